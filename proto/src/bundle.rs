@@ -143,12 +143,12 @@ impl Bundle {
                     });
                 }
                 Some(USE_JWT) => {
-                    let (Some(key_id), Some(spki)) = (key.kid.clone(), spki_of(&key)) else {
+                    let Some(key_id) = key.kid.clone() else {
                         continue;
                     };
                     bundle.jwt_authorities.push(JwtAuthority {
                         key_id,
-                        public_key_spki: spki,
+                        public_key_spki: spki_of(&key),
                         expires_at: Timestamp::from_unix_millis(i64::MAX),
                         is_tainted: false,
                     });
@@ -171,7 +171,7 @@ pub fn is_bundle_document(text: &str) -> bool {
         .is_ok_and(|value| value.get("keys").is_some_and(Value::is_array))
 }
 
-fn spki_of(key: &Jwk) -> Option<Vec<u8>> {
+fn spki_of(key: &Jwk) -> Vec<u8> {
     use crate::jwks::{Curve, JwkKey};
     let (algorithm, bits): (&[u8], Vec<u8>) = match &key.key {
         JwkKey::Ec { curve, x, y } => {
@@ -181,7 +181,7 @@ fn spki_of(key: &Jwk) -> Option<Vec<u8>> {
                 Curve::P521 => &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23],
             };
             let ec: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
-            return Some(der_spki(&[ec, oid].concat(), &[&[4][..], x, y].concat()));
+            return der_spki(&[ec, oid].concat(), &[&[4][..], x, y].concat());
         }
         JwkKey::Rsa { n, e } => {
             let rsa: &[u8] = &[
@@ -191,7 +191,7 @@ fn spki_of(key: &Jwk) -> Option<Vec<u8>> {
         }
         JwkKey::Ed25519 { x } => (&[0x06, 0x03, 0x2b, 0x65, 0x70], x.clone()),
     };
-    Some(der_spki(algorithm, &bits))
+    der_spki(algorithm, &bits)
 }
 
 fn der_spki(algorithm: &[u8], bits: &[u8]) -> Vec<u8> {
@@ -208,14 +208,13 @@ fn der_integer(magnitude: &[u8]) -> Vec<u8> {
 /// One DER element (X.690 8.1.3): the length in its shortest form.
 fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut out = vec![tag];
-    match u8::try_from(content.len()) {
-        Ok(short @ 0..0x80) => out.push(short),
-        Ok(_) | Err(_) => {
-            let bytes = content.len().to_be_bytes();
-            let length: Vec<u8> = bytes.into_iter().skip_while(|byte| *byte == 0).collect();
-            out.push(0x80 | u8::try_from(length.len()).unwrap_or(8));
-            out.extend(length);
-        }
+    if let Ok(short @ 0..0x80) = u8::try_from(content.len()) {
+        out.push(short);
+    } else {
+        let bytes = content.len().to_be_bytes();
+        let length: Vec<u8> = bytes.into_iter().skip_while(|byte| *byte == 0).collect();
+        out.push(0x80 | u8::try_from(length.len()).unwrap_or(8));
+        out.extend(length);
     }
     out.extend_from_slice(content);
     out
@@ -306,7 +305,7 @@ mod tests {
             alg: None,
             x5c: vec![],
         };
-        let spki = spki_of(&key).unwrap();
+        let spki = spki_of(&key);
         assert_eq!(Jwk::from_spki(None, None, &spki).unwrap(), key);
     }
 }

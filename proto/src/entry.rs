@@ -222,7 +222,7 @@ mod tests {
                 |e| {
                     e.selectors = (0..65)
                         .map(|n| Selector::new("x", &n.to_string()).unwrap())
-                        .collect()
+                        .collect();
                 },
                 |e| *e == EntryError::TooManySelectors,
             ),

@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::jws::{JwsAlgorithm, parse_object};
@@ -363,17 +364,17 @@ fn key_of_spki(spki: &[u8]) -> Option<JwkKey> {
                 y: y.to_vec(),
             })
         }
-        RSA => match info.parsed().ok()? {
-            x509_parser::public_key::PublicKey::RSA(rsa) => {
-                let (n, e) = (
-                    trimmed(rsa.modulus.to_vec()),
-                    trimmed(rsa.exponent.to_vec()),
-                );
-                check_rsa(&n, &e).ok()?;
-                Some(JwkKey::Rsa { n, e })
-            }
-            _ => None,
-        },
+        RSA => {
+            let PublicKey::RSA(rsa) = info.parsed().ok()? else {
+                return None;
+            };
+            let (n, e) = (
+                trimmed(rsa.modulus.to_vec()),
+                trimmed(rsa.exponent.to_vec()),
+            );
+            check_rsa(&n, &e).ok()?;
+            Some(JwkKey::Rsa { n, e })
+        }
         ED25519 if key.len() == 32 => Some(JwkKey::Ed25519 { x: key.to_vec() }),
         _ => None,
     }

@@ -4,6 +4,17 @@
 //! [`x509_svid::LeafSvid`]. Nothing in this crate reads a clock, a file or a socket, and
 //! nothing here verifies a signature: `runtime` does.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        clippy::format_collect,
+        clippy::too_many_lines,
+        reason = "tests are tables"
+    )
+)]
+
 pub mod bundle;
 pub mod convert;
 pub mod entry;

@@ -165,7 +165,7 @@ fn parse_der(der: &[u8]) -> Result<X509Certificate<'_>, X509SvidError> {
         return Err(X509SvidError::Malformed);
     }
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         Ok(_) | Err(_) => Err(X509SvidError::Malformed),
     }
 }
@@ -208,11 +208,12 @@ impl Names {
             .subject_alternative_name()
             .map_err(|_| X509SvidError::Malformed)?;
         for name in alternative.iter().flat_map(|san| &san.value.general_names) {
-            match name {
-                GeneralName::URI(uri) => names.uris.push((*uri).to_owned()),
-                GeneralName::DNSName(dns) => names.dns.push((*dns).to_owned()),
-                GeneralName::Invalid(..) => return Err(X509SvidError::Malformed),
-                _ => {}
+            if let GeneralName::URI(uri) = name {
+                names.uris.push((*uri).to_owned());
+            } else if let GeneralName::DNSName(dns) = name {
+                names.dns.push((*dns).to_owned());
+            } else if let GeneralName::Invalid(..) = name {
+                return Err(X509SvidError::Malformed);
             }
         }
         Ok(names)

@@ -160,11 +160,14 @@ impl SignedNote {
         let mut text = format!("{}\n", self.body);
         for line in &self.signatures {
             let bytes = [&line.key_hash[..], &line.signature].concat();
-            text.push_str(&format!(
-                "{SIGNATURE_LINE}{} {}\n",
-                line.name,
-                STANDARD.encode(bytes)
-            ));
+            text.extend([
+                SIGNATURE_LINE,
+                &line.name,
+                " ",
+                &STANDARD.encode(bytes),
+                "
+",
+            ]);
         }
         text
     }
