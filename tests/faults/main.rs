@@ -1,0 +1,1 @@
+//! Written with the parts that it tests.
