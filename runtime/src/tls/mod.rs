@@ -1,0 +1,12 @@
+//! TLS 1.3 by SPIFFE ID: who we are, whom we trust, and the configurations made of both.
+//!
+//! Sessions are never resumed: a resumed session would outlive the SVID or the bundle that it was judged by. On every
+//! change build new configurations.
+
+mod config;
+mod identity;
+mod verifier;
+
+pub use config::{ClientAuth, TlsError, client_config, peer_identity, server_config};
+pub use identity::{Identity, IdentityError};
+pub use verifier::{Expect, PeerError, PeerIdentity, X509Bundles, verify_chain};
