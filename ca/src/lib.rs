@@ -1,1 +1,22 @@
-//! Skeleton.
+//! The certificate authority: attestation, registration, issuance, rotation, audit, sync.
+//!
+//! State (store, registry, hub, audit log, mesh, sync) on one side, issuance (authorities,
+//! SVIDs, attestation) on the other; they meet in [`store::Store`] and [`hub::Hub`].
+
+pub mod acks;
+pub mod api;
+pub mod attest;
+pub mod audit;
+pub mod authority;
+pub mod bundle;
+pub mod config;
+pub mod hub;
+pub mod issuance;
+pub mod keys;
+pub mod limits;
+pub mod mesh;
+pub mod metrics;
+pub mod registry;
+pub mod registry_json;
+pub mod store;
+pub mod sync;

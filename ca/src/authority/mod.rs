@@ -1,0 +1,1 @@
+//! Authorities: states, schedule, journal and rotation.

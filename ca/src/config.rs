@@ -1,0 +1,1 @@
+//! The CA's configuration: TOML file and environment.

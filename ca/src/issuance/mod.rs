@@ -1,0 +1,1 @@
+//! From a CSR to an SVID: parse, authorize, template, lint, log, sign.

@@ -1,0 +1,1 @@
+//! Key stores: where the authorities' private keys rest.

@@ -1,0 +1,1 @@
+//! The mesh folder as numbered revisions: plan, apply, roll back.

@@ -1,0 +1,99 @@
+//! The change log: what a commit changed, in commit order, for agents that reconnect.
+
+use std::sync::Arc;
+
+use ravelin_proto::entry::RegistrationEntry;
+use ravelin_proto::spiffe_id::SpiffeId;
+use sqlx::Row;
+
+use super::{Store, StoreError, statements};
+use crate::registry::RegisteredAgent;
+
+/// One change of what the CA keeps in memory. Staged in a transaction, applied when it commits.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// An entry was created or changed; `revision` in it is set by the change log.
+    EntryUpserted(Arc<RegistrationEntry>),
+    /// An entry is gone.
+    EntryRemoved {
+        /// Its id.
+        id: String,
+    },
+    /// An agent was attested, renewed, banned or changed.
+    AgentUpserted(Arc<RegisteredAgent>),
+    /// An agent was evicted.
+    AgentRemoved(SpiffeId),
+    /// The deny-list changed.
+    Denylist,
+    /// A mesh revision was published.
+    Mesh(u64),
+}
+
+impl Change {
+    /// The word in the change log.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::EntryUpserted(_) | Self::EntryRemoved { .. } => "entry",
+            Self::AgentUpserted(_) | Self::AgentRemoved(_) => "agent",
+            Self::Denylist => "denylist",
+            Self::Mesh(_) => "mesh",
+        }
+    }
+
+    /// What changed: an entry's id, an agent's SPIFFE ID, a revision.
+    pub fn subject(&self) -> String {
+        match self {
+            Self::EntryUpserted(entry) => entry.id.clone(),
+            Self::EntryRemoved { id } => id.clone(),
+            Self::AgentUpserted(agent) => agent.id.to_string(),
+            Self::AgentRemoved(id) => id.to_string(),
+            Self::Denylist => String::new(),
+            Self::Mesh(revision) => revision.to_string(),
+        }
+    }
+}
+
+/// A row of the change log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangeRow {
+    /// Its place in commit order.
+    pub revision: u64,
+    /// `entry`, `agent`, `denylist` or `mesh`.
+    pub kind: String,
+    /// An entry's id, an agent's SPIFFE ID or a revision.
+    pub subject: String,
+    /// The parent of an entry before the change; empty when it was new.
+    pub parent_before: String,
+}
+
+impl Store {
+    /// Rows after `revision`, oldest first; `None` when the log no longer reaches back that far
+    /// (or never reached that far forward).
+    pub async fn changes_since(&self, revision: u64) -> Result<Option<Vec<ChangeRow>>, StoreError> {
+        let mut tx = self.readers().begin().await?;
+        let bounds = sqlx::query(statements::CHANGES_BOUNDS)
+            .fetch_one(&mut *tx)
+            .await?;
+        let first: i64 = bounds.try_get(0)?;
+        let last: i64 = bounds.try_get(1)?;
+        let wanted = i64::try_from(revision).unwrap_or(i64::MAX);
+        if wanted > last || wanted.saturating_add(1) < first {
+            return Ok(None);
+        }
+        let rows = sqlx::query(statements::CHANGES_SINCE)
+            .bind(wanted)
+            .fetch_all(&mut *tx)
+            .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(ChangeRow {
+                    revision: u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0),
+                    kind: row.try_get(1)?,
+                    subject: row.try_get(2)?,
+                    parent_before: row.try_get(3)?,
+                })
+            })
+            .collect::<Result<Vec<_>, StoreError>>()
+            .map(Some)
+    }
+}

@@ -1,0 +1,1 @@
+//! One stream per agent: deltas out, acknowledgements in.
