@@ -15,7 +15,7 @@ pub const CHANGES_KEPT: u64 = 100_000;
 /// Most events of one append.
 pub const AUDIT_EVENTS_MAX: usize = 1024;
 /// Longest canonical JSON of one audit event.
-pub const AUDIT_EVENT_BYTES_MAX: usize = 256 * 1024;
+pub const AUDIT_EVENT_BYTES_MAX: usize = 1024 * 1024;
 /// How often a wait looks whether a lost agent stopped counting.
 pub const LIVENESS_CHECK: Duration = Duration::from_millis(500);
 /// An agent whose stream ended counts as live for this long.

@@ -114,6 +114,11 @@ impl Snapshot {
         self.by_parent.contains_key(id)
     }
 
+    /// True when the entry decides about other entries: a node alias, or a parent.
+    pub fn is_structural(&self, entry: &RegistrationEntry) -> bool {
+        entry.parent_id.path() == SERVER_PATH || self.is_parent(&entry.spiffe_id)
+    }
+
     /// An agent by its SPIFFE ID.
     pub fn agent(&self, id: &SpiffeId) -> Option<&Arc<RegisteredAgent>> {
         self.agents.get(id)
@@ -220,7 +225,7 @@ impl Snapshot {
             Change::AgentRemoved(id) => {
                 self.agents.remove(id);
             }
-            Change::Denylist | Change::Mesh(_) => {}
+            Change::DeniedAdded(_) | Change::DeniedRemoved(_) | Change::Mesh(_) => {}
         }
     }
 }

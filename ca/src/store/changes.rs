@@ -6,6 +6,7 @@ use ravelin_proto::entry::RegistrationEntry;
 use ravelin_proto::spiffe_id::SpiffeId;
 use sqlx::Row;
 
+use super::denylist::DeniedIdentity;
 use super::{Store, StoreError, statements};
 use crate::registry::RegisteredAgent;
 
@@ -23,8 +24,10 @@ pub enum Change {
     AgentUpserted(Arc<RegisteredAgent>),
     /// An agent was evicted.
     AgentRemoved(SpiffeId),
-    /// The deny-list changed.
-    Denylist,
+    /// An identity was cut off.
+    DeniedAdded(Arc<DeniedIdentity>),
+    /// An identity was taken off the deny-list, by its id there.
+    DeniedRemoved(String),
     /// A mesh revision was published.
     Mesh(u64),
 }
@@ -35,7 +38,7 @@ impl Change {
         match self {
             Self::EntryUpserted(_) | Self::EntryRemoved { .. } => "entry",
             Self::AgentUpserted(_) | Self::AgentRemoved(_) => "agent",
-            Self::Denylist => "denylist",
+            Self::DeniedAdded(_) | Self::DeniedRemoved(_) => "denylist",
             Self::Mesh(_) => "mesh",
         }
     }
@@ -47,7 +50,8 @@ impl Change {
             Self::EntryRemoved { id } => id.clone(),
             Self::AgentUpserted(agent) => agent.id.to_string(),
             Self::AgentRemoved(id) => id.to_string(),
-            Self::Denylist => String::new(),
+            Self::DeniedAdded(entry) => entry.id.clone(),
+            Self::DeniedRemoved(id) => id.clone(),
             Self::Mesh(revision) => revision.to_string(),
         }
     }
@@ -64,6 +68,9 @@ pub struct ChangeRow {
     pub subject: String,
     /// The parent of an entry before the change; empty when it was new.
     pub parent_before: String,
+    /// True for an entry that decides about other entries: a node alias, or one with others below
+    /// its SPIFFE ID, before or after the change.
+    pub is_structural: bool,
 }
 
 impl Store {
@@ -91,6 +98,7 @@ impl Store {
                     kind: row.try_get(1)?,
                     subject: row.try_get(2)?,
                     parent_before: row.try_get(3)?,
+                    is_structural: row.try_get(4)?,
                 })
             })
             .collect::<Result<Vec<_>, StoreError>>()

@@ -70,6 +70,9 @@ pub enum StoreError {
         /// What is wrong.
         detail: String,
     },
+    /// An entry that breaks a rule.
+    #[error("{0}")]
+    Entry(#[from] ravelin_proto::entry::EntryError),
     /// Events past a limit.
     #[error("the audit log refuses the event: {0}")]
     Event(String),
@@ -94,6 +97,7 @@ impl StoreError {
             | Self::ForeignTrustDomain { .. }
             | Self::Tampered { .. }
             | Self::Row { .. }
+            | Self::Entry(_)
             | Self::Event(_)
             | Self::Stopped(_) => false,
         }

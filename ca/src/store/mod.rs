@@ -5,9 +5,13 @@
 
 mod audit;
 mod changes;
+mod decisions;
+mod denylist;
 mod entries;
 pub mod error;
+mod mesh;
 mod open;
+mod query;
 mod statements;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -24,7 +28,11 @@ use sqlx::sqlite::SqlitePool;
 use tokio::sync::watch;
 
 pub use changes::{Change, ChangeRow};
+pub use decisions::{Segment, decision_json};
+pub use denylist::{DeniedIdentity, DeniedSubject, Denylist};
 pub use error::StoreError;
+pub use mesh::{MeshDraft, MeshRecord};
+pub use query::{LogFilter, LogRecord, Page};
 pub use writer::WriteTx;
 
 use crate::registry::{RegisteredAgent, Snapshot};
@@ -57,7 +65,13 @@ pub(crate) struct Published {
     pub(crate) revision: watch::Sender<u64>,
     pub(crate) audit_size: watch::Sender<u64>,
     pub(crate) mesh_revision: watch::Sender<u64>,
-    pub(crate) denylist_number: watch::Sender<u64>,
+    pub(crate) denylist: watch::Sender<Arc<Denylist>>,
+}
+
+impl Published {
+    fn denylist(&self) -> Denylist {
+        Denylist::clone(&self.denylist.borrow())
+    }
 }
 
 impl Store {
@@ -110,9 +124,9 @@ impl Store {
         self.inner.published.mesh_revision.subscribe()
     }
 
-    /// Ticks with the number of the deny-list; 0 before the first entry.
-    pub fn denylist_numbers(&self) -> watch::Receiver<u64> {
-        self.inner.published.denylist_number.subscribe()
+    /// Ticks with each change of the deny-list.
+    pub fn denylists(&self) -> watch::Receiver<Arc<Denylist>> {
+        self.inner.published.denylist.subscribe()
     }
 
     /// Hands the registry every agent at start; later ones go through [`WriteTx::change`].

@@ -15,7 +15,7 @@ use sqlx::{ConnectOptions, Row, SqliteConnection};
 use tokio::sync::watch;
 
 use super::writer::{WriteTx, WriterHandle};
-use super::{DATABASE_FILE, Inner, Published, Store, StoreError, audit, statements};
+use super::{DATABASE_FILE, Denylist, Inner, Published, Store, StoreError, audit, statements};
 use crate::audit::Event;
 use crate::audit::key::{AuditKey, open_note};
 use crate::audit::log::{AuditLog, OPENED, origin_of};
@@ -31,6 +31,9 @@ pub(super) const SCHEMA: [&str; 2] = [
 pub(super) const SCHEMA_VERSION: i64 = 1;
 /// "RVLN" in ASCII: marks the file as a store of ours.
 const APPLICATION_ID: i64 = 0x5256_4c4e;
+
+/// Where the number of the deny-list rests: it outlives the change log's old rows.
+pub(super) const DENYLIST_NUMBER: &str = "denylist_number";
 
 pub(super) async fn open(
     data_dir: &Path,
@@ -55,7 +58,7 @@ pub(super) async fn open(
         .await
         .map_err(|error| corrupt(error.into()))?;
     prepare(&mut conn, &path, trust_domain).await.map_err(corrupt)?;
-    let published = Arc::new(published(&mut conn, &path).await.map_err(corrupt)?);
+    let published = Arc::new(published(&mut conn).await.map_err(corrupt)?);
     let (log, is_new) = audit_log(&mut conn, data_dir, trust_domain)
         .await
         .map_err(corrupt)?;
@@ -217,30 +220,27 @@ async fn meta(conn: &mut SqliteConnection, name: &str) -> Result<Option<String>,
         .transpose()
 }
 
-async fn published(conn: &mut SqliteConnection, path: &Path) -> Result<Published, StoreError> {
-    let _ = path;
+async fn published(conn: &mut SqliteConnection) -> Result<Published, StoreError> {
     let row = sqlx::query(statements::CHANGES_BOUNDS)
         .fetch_one(&mut *conn)
         .await?;
     let revision = u64::try_from(row.try_get::<i64, _>(1)?).unwrap_or(0);
     let entries = super::entries::all(conn).await?;
-    let denylist = last_of_kind(conn, "denylist").await?;
+    let denylist = Denylist {
+        number: meta(conn, DENYLIST_NUMBER)
+            .await?
+            .and_then(|number| number.parse().ok())
+            .unwrap_or(0),
+        entries: super::denylist::all(conn).await?,
+    };
     let mesh = u64::try_from(number(conn, statements::MESH_LAST).await?).unwrap_or(0);
     Ok(Published {
         snapshot: ArcSwap::from_pointee(Snapshot::of_entries(revision, entries)),
         revision: watch::Sender::new(revision),
         audit_size: watch::Sender::new(0),
         mesh_revision: watch::Sender::new(mesh),
-        denylist_number: watch::Sender::new(denylist),
+        denylist: watch::Sender::new(Arc::new(denylist)),
     })
-}
-
-async fn last_of_kind(conn: &mut SqliteConnection, kind: &str) -> Result<u64, StoreError> {
-    let row = sqlx::query(statements::CHANGES_LAST_OF_KIND)
-        .bind(kind)
-        .fetch_one(conn)
-        .await?;
-    Ok(u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0))
 }
 
 /// The log in memory, checked against its newest checkpoint; true when it is new.

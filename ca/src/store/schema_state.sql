@@ -12,7 +12,8 @@ CREATE TABLE IF NOT EXISTS changes (
     revision      INTEGER PRIMARY KEY NOT NULL,
     kind          TEXT NOT NULL,
     subject       TEXT NOT NULL,
-    parent_before TEXT NOT NULL DEFAULT ''
+    parent_before TEXT NOT NULL,
+    is_structural INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS entries (

@@ -14,6 +14,8 @@ use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::changes::Change;
+use super::denylist::Denylist;
+use super::open::DENYLIST_NUMBER;
 use super::{Published, StoreError, audit, statements};
 use crate::audit::event::{Event, Leaf, StagedLeaf};
 use crate::audit::log::AuditLog;
@@ -54,7 +56,24 @@ pub struct WriteTx {
 struct StagedChange {
     revision: u64,
     parent_before: String,
+    is_structural: bool,
     change: Change,
+}
+
+/// An entry's parent before a change, and whether it decided about other entries.
+fn before(snapshot: &Snapshot, change: &Change) -> (String, bool) {
+    let id = match change {
+        Change::EntryUpserted(entry) => &entry.id,
+        Change::EntryRemoved { id } => id,
+        Change::AgentUpserted(_)
+        | Change::AgentRemoved(_)
+        | Change::DeniedAdded(_)
+        | Change::DeniedRemoved(_)
+        | Change::Mesh(_) => return (String::new(), false),
+    };
+    snapshot.entry(id).map_or((String::new(), false), |entry| {
+        (entry.parent_id.to_string(), snapshot.is_structural(entry))
+    })
 }
 
 impl WriteTx {
@@ -113,43 +132,33 @@ impl WriteTx {
         Ok(leaf)
     }
 
-    /// Stages a change of the registry; returns its change-log revision. An entry gets it as
-    /// its own revision only by the caller, who knows it beforehand from [`Self::next_revision`].
+    /// Stages a change of what the CA keeps in memory; returns its change-log revision.
     pub fn change(&mut self, change: Change) -> u64 {
-        self.revision = self.next_revision();
-        let parent_before = match &change {
-            Change::EntryUpserted(entry) => self.parent_of(&entry.id),
-            Change::EntryRemoved { id } => self.parent_of(id),
-            Change::AgentUpserted(_)
-            | Change::AgentRemoved(_)
-            | Change::Denylist
-            | Change::Mesh(_) => String::new(),
-        };
+        self.revision = self.revision.saturating_add(1);
         let revision = self.revision;
+        let before = self.with_snapshot(|snapshot| before(snapshot, &change));
+        let (parent_before, was_structural) = before;
         let published = &self.published;
-        self.working
-            .get_or_insert_with(|| Snapshot::clone(&published.snapshot.load()))
-            .apply(revision, &change);
+        let working = self
+            .working
+            .get_or_insert_with(|| Snapshot::clone(&published.snapshot.load()));
+        working.apply(revision, &change);
+        let is_structural = match &change {
+            Change::EntryUpserted(entry) => was_structural || working.is_structural(entry),
+            Change::EntryRemoved { .. }
+            | Change::AgentUpserted(_)
+            | Change::AgentRemoved(_)
+            | Change::DeniedAdded(_)
+            | Change::DeniedRemoved(_)
+            | Change::Mesh(_) => was_structural,
+        };
         self.changes.push(StagedChange {
             revision,
             parent_before,
+            is_structural,
             change,
         });
         revision
-    }
-
-    /// The revision that the next [`Self::change`] gets.
-    pub fn next_revision(&self) -> u64 {
-        self.revision.saturating_add(1)
-    }
-
-    fn parent_of(&self, entry_id: &str) -> String {
-        self.with_snapshot(|snapshot| {
-            snapshot
-                .entry(entry_id)
-                .map(|entry| entry.parent_id.to_string())
-                .unwrap_or_default()
-        })
     }
 
     async fn statement(&mut self, text: &'static str) -> Result<(), StoreError> {
@@ -199,6 +208,17 @@ impl WriteTx {
                 .bind(staged.change.kind())
                 .bind(staged.change.subject())
                 .bind(&staged.parent_before)
+                .bind(staged.is_structural)
+                .execute(&mut self.conn)
+                .await?;
+        }
+        let denied = self.changes.iter().rev().find(|staged| {
+            matches!(staged.change, Change::DeniedAdded(_) | Change::DeniedRemoved(_))
+        });
+        if let Some(staged) = denied {
+            sqlx::query(statements::META_SET)
+                .bind(DENYLIST_NUMBER)
+                .bind(staged.revision.to_string())
                 .execute(&mut self.conn)
                 .await?;
         }
@@ -218,19 +238,30 @@ impl WriteTx {
         if let Some(working) = self.working.take() {
             published.snapshot.store(Arc::new(working));
         }
+        let mut denylist: Option<Denylist> = None;
         for staged in self.changes.drain(..) {
             match staged.change {
                 Change::Mesh(number) => {
                     published.mesh_revision.send_replace(number);
                 }
-                Change::Denylist => {
-                    published.denylist_number.send_replace(staged.revision);
+                Change::DeniedAdded(entry) => {
+                    let list = denylist.get_or_insert_with(|| published.denylist());
+                    list.number = staged.revision;
+                    list.entries.insert(entry.id.clone(), entry);
+                }
+                Change::DeniedRemoved(id) => {
+                    let list = denylist.get_or_insert_with(|| published.denylist());
+                    list.number = staged.revision;
+                    list.entries.remove(&id);
                 }
                 Change::EntryUpserted(_)
                 | Change::EntryRemoved { .. }
                 | Change::AgentUpserted(_)
                 | Change::AgentRemoved(_) => {}
             }
+        }
+        if let Some(denylist) = denylist {
+            published.denylist.send_replace(Arc::new(denylist));
         }
         if *published.revision.borrow() != self.revision {
             published.revision.send_replace(self.revision);
