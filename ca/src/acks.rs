@@ -67,7 +67,10 @@ impl AgentAck {
     }
 
     fn is_live(&self, now: Timestamp) -> bool {
-        self.is_connected || self.lost_at.is_some_and(|lost| now.since(lost) < AGENT_LOST)
+        self.is_connected
+            || self
+                .lost_at
+                .is_some_and(|lost| now.since(lost) < AGENT_LOST)
     }
 }
 
@@ -191,7 +194,12 @@ impl AckTable {
     pub fn count(&self, is_done: impl Fn(&AgentAck) -> bool) -> AckCount {
         let now = self.clock.now();
         let mut count = AckCount::default();
-        for ack in self.table().by_agent.values().filter(|ack| ack.is_live(now)) {
+        for ack in self
+            .table()
+            .by_agent
+            .values()
+            .filter(|ack| ack.is_live(now))
+        {
             count.total = count.total.saturating_add(1);
             if is_done(ack) {
                 count.done = count.done.saturating_add(1);

@@ -82,8 +82,14 @@ mod tests {
     #[test]
     fn a_value_has_one_canonical_text() {
         for (value, want) in [
-            (json!({"b": 1, "a": [true, null, "x"]}), r#"{"a":[true,null,"x"],"b":1}"#),
-            (json!("a\nb\u{1b}[31m\u{7f}"), r#""a\u000ab\u001b[31m\u007f""#),
+            (
+                json!({"b": 1, "a": [true, null, "x"]}),
+                r#"{"a":[true,null,"x"],"b":1}"#,
+            ),
+            (
+                json!("a\nb\u{1b}[31m\u{7f}"),
+                r#""a\u000ab\u001b[31m\u007f""#,
+            ),
             (json!("\u{202e}evil\u{2028}"), r#""\u202eevil\u2028""#),
             (json!("quote \" back \\ ü €"), r#""quote \" back \\ ü €""#),
             (json!(-5), "-5"),

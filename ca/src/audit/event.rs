@@ -89,12 +89,8 @@ pub(crate) fn leaf_json(index: u64, time: Timestamp, event: &Event) -> String {
 impl Columns {
     /// The columns that belong to a leaf's parsed JSON.
     pub(crate) fn of(leaf: &Value) -> Self {
-        let text = |value: Option<&Value>| {
-            value
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
+        let text =
+            |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
         let field = |name: &str| text(leaf.get("fields").and_then(|fields| fields.get(name)));
         Self {
             time_ms: leaf.get("time_ms").and_then(Value::as_i64).unwrap_or(0),

@@ -43,7 +43,9 @@ pub(super) async fn insert_checkpoint(
 }
 
 pub(super) async fn leaf_hashes(conn: &mut SqliteConnection) -> Result<Vec<Hash>, StoreError> {
-    let rows = sqlx::query(statements::LEAVES_HASHES).fetch_all(conn).await?;
+    let rows = sqlx::query(statements::LEAVES_HASHES)
+        .fetch_all(conn)
+        .await?;
     rows.iter()
         .map(|row| {
             let hash: Vec<u8> = row.try_get(0)?;

@@ -116,7 +116,9 @@ pub(crate) fn to_json(entry: &DeniedIdentity) -> String {
 pub(super) async fn all(
     conn: &mut SqliteConnection,
 ) -> Result<BTreeMap<String, Arc<DeniedIdentity>>, StoreError> {
-    let rows = sqlx::query(statements::DENYLIST_ALL).fetch_all(conn).await?;
+    let rows = sqlx::query(statements::DENYLIST_ALL)
+        .fetch_all(conn)
+        .await?;
     rows.iter()
         .map(|row| {
             let json: String = row.try_get(0)?;

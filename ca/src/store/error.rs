@@ -21,7 +21,9 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The file is no database, or its pages are damaged.
-    #[error("the database `{path}` is corrupt ({detail}); restore it from a backup, or move it away to start anew")]
+    #[error(
+        "the database `{path}` is corrupt ({detail}); restore it from a backup, or move it away to start anew"
+    )]
     Corrupt {
         /// The database.
         path: PathBuf,
@@ -35,7 +37,9 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// Written by a newer Ravelin.
-    #[error("the database `{path}` has schema {found}, this program knows up to {known}; run the newer program")]
+    #[error(
+        "the database `{path}` has schema {found}, this program knows up to {known}; run the newer program"
+    )]
     NewerSchema {
         /// The database.
         path: PathBuf,
@@ -45,7 +49,9 @@ pub enum StoreError {
         known: i64,
     },
     /// The folder belongs to another trust domain.
-    #[error("the data folder `{path}` belongs to trust domain `{found}`, not `{wanted}`; name another folder or mend `trust_domain`")]
+    #[error(
+        "the data folder `{path}` belongs to trust domain `{found}`, not `{wanted}`; name another folder or mend `trust_domain`"
+    )]
     ForeignTrustDomain {
         /// The folder.
         path: PathBuf,
@@ -55,7 +61,9 @@ pub enum StoreError {
         wanted: String,
     },
     /// The audit log does not fit to its checkpoint or its key.
-    #[error("the audit log in `{path}` does not verify ({detail}); keep the folder for examination and restore a backup")]
+    #[error(
+        "the audit log in `{path}` does not verify ({detail}); keep the folder for examination and restore a backup"
+    )]
     Tampered {
         /// The database.
         path: PathBuf,

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ravelin_proto::spiffe_id::TrustDomain;
 use ravelin_runtime::clock::SharedClock;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Row, SqliteConnection};
 use tokio::sync::watch;
 
@@ -57,7 +55,9 @@ pub(super) async fn open(
         .connect()
         .await
         .map_err(|error| corrupt(error.into()))?;
-    prepare(&mut conn, &path, trust_domain).await.map_err(corrupt)?;
+    prepare(&mut conn, &path, trust_domain)
+        .await
+        .map_err(corrupt)?;
     let published = Arc::new(published(&mut conn).await.map_err(corrupt)?);
     let (log, is_new) = audit_log(&mut conn, data_dir, trust_domain)
         .await
@@ -162,7 +162,9 @@ async fn prepare(
         });
     }
     if tables > 0 {
-        let row = sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut *conn).await?;
+        let row = sqlx::query("PRAGMA quick_check(1)")
+            .fetch_one(&mut *conn)
+            .await?;
         let found: String = row.try_get(0)?;
         if found != "ok" {
             return Err(StoreError::Corrupt {
@@ -273,10 +275,14 @@ async fn audit_log(
         .ok_or_else(|| tampered("the newest checkpoint is not signed by `audit.key`"))?;
     let log = AuditLog::new(origin, key, &hashes, last.number);
     if checkpoint.size != log.size() || checkpoint.size != last.size {
-        return Err(tampered("the newest checkpoint has another size than the log"));
+        return Err(tampered(
+            "the newest checkpoint has another size than the log",
+        ));
     }
     if checkpoint.root != log.root() {
-        return Err(tampered("the newest checkpoint has another root than the log"));
+        return Err(tampered(
+            "the newest checkpoint has another root than the log",
+        ));
     }
     Ok((log, false))
 }

@@ -94,7 +94,9 @@ mod tests {
     #[tokio::test]
     async fn every_statement_of_the_state_half_prepares() {
         use sqlx::Connection;
-        let mut conn = sqlx::SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        let mut conn = sqlx::SqliteConnection::connect("sqlite::memory:")
+            .await
+            .unwrap();
         for schema in super::super::open::SCHEMA {
             sqlx::raw_sql(schema).execute(&mut conn).await.unwrap();
         }

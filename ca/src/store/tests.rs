@@ -75,7 +75,10 @@ async fn callers_at_the_same_time_share_commits_and_get_neighbouring_leaves() {
     let store = open(folder.path()).await;
     let sequencer = Sequencer::new(store.clone());
     let appends = (0..200).map(|_| {
-        sequencer.append(vec![Event::new("a.one", "test"), Event::new("a.two", "test")])
+        sequencer.append(vec![
+            Event::new("a.one", "test"),
+            Event::new("a.two", "test"),
+        ])
     });
     let mut all = Vec::new();
     for leaves in futures_util::future::join_all(appends).await {
@@ -116,13 +119,22 @@ async fn a_data_folder_that_must_not_be_used_is_refused_by_name() {
 
     let other = TrustDomain::parse("other.example").unwrap();
     let foreign = Store::open(folder.path(), &other, clock().shared()).await;
-    assert!(matches!(foreign, Err(StoreError::ForeignTrustDomain { .. })), "{foreign:?}");
+    assert!(
+        matches!(foreign, Err(StoreError::ForeignTrustDomain { .. })),
+        "{foreign:?}"
+    );
 
     let database = folder.path().join(super::DATABASE_FILE);
     let cases: [(&str, &str); 3] = [
         ("PRAGMA user_version = 99", "newer"),
-        ("PRAGMA user_version = 1; PRAGMA application_id = 7", "foreign"),
-        ("PRAGMA application_id = 1381387342; DELETE FROM audit_leaves", "tampered"),
+        (
+            "PRAGMA user_version = 1; PRAGMA application_id = 7",
+            "foreign",
+        ),
+        (
+            "PRAGMA application_id = 1381387342; DELETE FROM audit_leaves",
+            "tampered",
+        ),
     ];
     for (damage, want) in cases {
         damage_with(&database, damage).await;
@@ -142,7 +154,11 @@ async fn a_data_folder_that_must_not_be_used_is_refused_by_name() {
 #[tokio::test]
 async fn a_corrupt_database_is_refused_and_left_as_it_is() {
     for (name, offset, bytes) in [
-        ("no database", 0_usize, &b"not a database at all, sorry...."[..]),
+        (
+            "no database",
+            0_usize,
+            &b"not a database at all, sorry...."[..],
+        ),
         ("damaged page", 4096, &[0xff; 3000][..]),
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -159,7 +175,10 @@ async fn a_corrupt_database_is_refused_and_left_as_it_is() {
         let error = Store::open(folder.path(), &trust_domain(), clock().shared())
             .await
             .unwrap_err();
-        assert!(matches!(error, StoreError::Corrupt { .. }), "{name}: {error:?}");
+        assert!(
+            matches!(error, StoreError::Corrupt { .. }),
+            "{name}: {error:?}"
+        );
         assert_eq!(std::fs::read(&database).unwrap(), content, "{name}");
     }
 }

@@ -213,7 +213,10 @@ impl WriteTx {
                 .await?;
         }
         let denied = self.changes.iter().rev().find(|staged| {
-            matches!(staged.change, Change::DeniedAdded(_) | Change::DeniedRemoved(_))
+            matches!(
+                staged.change,
+                Change::DeniedAdded(_) | Change::DeniedRemoved(_)
+            )
         });
         if let Some(staged) = denied {
             sqlx::query(statements::META_SET)
@@ -302,7 +305,9 @@ pub(super) struct WriterHandle {
 
 impl std::fmt::Debug for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outcome").field("is_kept", &self.is_kept).finish_non_exhaustive()
+        f.debug_struct("Outcome")
+            .field("is_kept", &self.is_kept)
+            .finish_non_exhaustive()
     }
 }
 
