@@ -8,5 +8,6 @@ mod identity;
 mod verifier;
 
 pub use config::{ClientAuth, TlsError, client_config, peer_identity, server_config};
+pub(crate) use identity::split_certificates;
 pub use identity::{Identity, IdentityError};
 pub use verifier::{Expect, PeerError, PeerIdentity, X509Bundles, verify_chain};

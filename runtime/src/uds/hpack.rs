@@ -283,13 +283,13 @@ mod tests {
             string(&[b'v'; 100], true),
         ]
         .concat();
-        for _ in 0..17 {
+        for _ in 0..18 {
             table.read_block(&filler).expect("block");
             assert!(table.bytes <= HPACK_TABLE_BYTES_MAX);
         }
         assert_eq!(table.entries.len(), 17);
         assert_eq!(table.bytes, 17 * 232);
-        assert!(!table.entries.iter().any(|entry| entry.name.is_authority) || table.bytes < 4096);
+        assert!(!table.entries.iter().any(|entry| entry.name.is_authority));
     }
 
     #[test]
