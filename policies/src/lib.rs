@@ -1,1 +1,44 @@
-//! Skeleton.
+//! The policy engine, pure: files in, decisions out. No file system, no clock, no randomness.
+//!
+//! [`load`] turns the mesh folder's files into a [`MeshSet`] or says all that is wrong with them;
+//! [`WorkloadPolicies::compile`] makes of it what one workload's proxy asks on every call: normalize the path,
+//! authenticate the tokens, authorize. Rules are those of Istio's kinds, by their numbers in the tests' names.
+
+mod authenticate;
+mod call;
+mod compile;
+mod decision;
+mod diagnostic;
+mod diff;
+mod evaluate;
+mod explain;
+pub mod limits;
+mod matcher;
+mod object;
+mod path;
+mod schema;
+mod set;
+mod source;
+mod template;
+mod test_run;
+
+pub use authenticate::{
+    AuthRefusal, KeySource, RequestAuthentications, RequestView, SignatureVerifier,
+};
+pub use call::{Connection, HeaderView, HttpCall, RequestIdentity};
+pub use compile::{CompileError, WorkloadPolicies};
+pub use decision::{ALLOWED, Decision, NO_ALLOW_MATCHED, NO_POLICY, POLICY_DENIED, PolicyRef};
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use diff::{ChangeAction, ObjectChange, diff_sets};
+pub use explain::{Explanation, NearestMiss};
+pub use object::{Labels, Location, Metadata, ObjectRecord, Workload};
+pub use path::{NormalizedPath, PathNormalization, PathRefusal, normalize};
+pub use schema::{
+    AuthorizationPolicy, Effect, Endpoint, Expectation, IdentityDefaults, JwtRule, KeyOrigin,
+    Launch, LaunchProtocol, MeshConfig, PeerAuthentication, PeerMode, PolicyTest,
+    RequestAuthentication, Rule, ServiceEntry, ServicePort, ServiceProtocol, TestCase, TokenPlace,
+    WorkloadEntry, WorkloadIdentity,
+};
+pub use set::{MeshSet, load};
+pub use source::{SourceFile, set_digest};
+pub use test_run::{CaseReport, TestReport, run_tests};

@@ -1,0 +1,250 @@
+//! What one workload's proxy asks on every call, compiled from the set once per revision.
+
+use std::sync::Arc;
+
+use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
+
+use crate::authenticate::RequestAuthentications;
+use crate::call::{Call, Connection, HttpCall};
+use crate::decision::{Decision, PolicyRef};
+use crate::evaluate;
+use crate::explain::{self, Explanation};
+use crate::object::{Labels, Location, Metadata, Workload};
+use crate::path::{NormalizedPath, PathNormalization, PathRefusal, is_ambiguous, normalize};
+use crate::schema::{Effect, Field, PeerAuthentication, PeerMode, Rule};
+use crate::set::MeshSet;
+
+/// Why a set cannot be compiled for a workload.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// Policies of this mesh do not hold for another trust domain's workloads.
+    #[error("`{id}` is not in the mesh's trust domain `{trust_domain}`")]
+    ForeignWorkload {
+        /// The workload.
+        id: SpiffeId,
+        /// The mesh's own.
+        trust_domain: TrustDomain,
+    },
+}
+
+/// All that is enforced for one workload. Immutable; swapped whole (rule 68).
+#[derive(Debug, Clone)]
+pub struct WorkloadPolicies {
+    pub(crate) workload: Workload,
+    pub(crate) revision: u64,
+    pub(crate) deny: Vec<Attached>,
+    pub(crate) allow: Vec<Attached>,
+    pub(crate) options: Options,
+    authentication: RequestAuthentications,
+    path_normalization: PathNormalization,
+    judges_paths: bool,
+    peer_modes: PeerModes,
+}
+
+/// A policy that holds for the workload.
+#[derive(Debug, Clone)]
+pub(crate) struct Attached {
+    pub(crate) policy: PolicyRef,
+    pub(crate) location: Location,
+    pub(crate) rules: Arc<[Rule]>,
+}
+
+/// Settings that evaluation depends on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) are_unlisted_calls_allowed: bool,
+    pub(crate) has_typed_claims: bool,
+    pub(crate) is_host_exact: bool,
+}
+
+impl WorkloadPolicies {
+    /// Takes what concerns `workload`: its own namespace's objects and the root namespace's (rules 65, 66).
+    pub fn compile(
+        set: &MeshSet,
+        workload: &Workload,
+        revision: u64,
+    ) -> Result<Self, CompileError> {
+        if !workload.spiffe_id.is_member_of(&set.config.trust_domain) {
+            return Err(CompileError::ForeignWorkload {
+                id: workload.spiffe_id.clone(),
+                trust_domain: set.config.trust_domain.clone(),
+            });
+        }
+        let root = set.config.root_namespace.as_str();
+        let attached = |effect: Effect| -> Vec<Attached> {
+            set.authorization_policies
+                .iter()
+                .filter(|policy| {
+                    policy.effect == effect
+                        && holds_for(workload, &policy.metadata, policy.selector.as_ref(), root)
+                })
+                .map(|policy| Attached {
+                    policy: PolicyRef {
+                        namespace: policy.metadata.namespace.as_str().into(),
+                        name: policy.metadata.name.as_str().into(),
+                    },
+                    location: policy.location.clone(),
+                    rules: Arc::clone(&policy.rules),
+                })
+                .collect()
+        };
+        let (deny, allow) = (attached(Effect::Deny), attached(Effect::Allow));
+        let judges_paths = judges_paths(&deny, false) || judges_paths(&allow, true);
+        let jwt_rules = set
+            .request_authentications
+            .iter()
+            .filter(|object| holds_for(workload, &object.metadata, object.selector.as_ref(), root))
+            .flat_map(|object| object.rules.iter().cloned())
+            .collect();
+        Ok(Self {
+            workload: workload.clone(),
+            revision,
+            deny,
+            allow,
+            options: Options {
+                are_unlisted_calls_allowed: set.config.are_unlisted_calls_allowed,
+                has_typed_claims: set.config.has_typed_claims,
+                is_host_exact: set.config.is_host_exact,
+            },
+            authentication: RequestAuthentications::new(
+                jwt_rules,
+                set.config.clock_skew,
+                set.config.is_expiry_required,
+            ),
+            path_normalization: set.config.path_normalization,
+            judges_paths,
+            peer_modes: PeerModes::resolve(&set.peer_authentications, workload, root),
+        })
+    }
+
+    /// The workload that this was compiled for.
+    pub fn workload(&self) -> &Workload {
+        &self.workload
+    }
+
+    /// The revision that this was compiled from.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// How connections to this port of the workload are accepted (rules 82 to 84).
+    pub fn peer_mode(&self, port: u16) -> PeerMode {
+        self.peer_modes.mode(port)
+    }
+
+    /// Normalizes a request's target (origin form). Ambiguous paths are refused where a policy denies by path (rule 90).
+    pub fn normalize(&self, target: &str) -> Result<NormalizedPath, PathRefusal> {
+        let path = normalize(target, self.path_normalization)?;
+        if self.judges_paths && is_ambiguous(target) {
+            return Err(PathRefusal::Ambiguous);
+        }
+        Ok(path)
+    }
+
+    /// Which tokens are accepted.
+    pub fn authentication(&self) -> &RequestAuthentications {
+        &self.authentication
+    }
+
+    /// Judges a request.
+    pub fn authorize_http(&self, call: &HttpCall<'_>) -> Decision {
+        evaluate::decide(self, Call::Http(call))
+    }
+
+    /// Judges a connection whose content is not HTTP (rules 54 to 57).
+    pub fn authorize_tcp(&self, connection: &Connection) -> Decision {
+        evaluate::decide(self, Call::Tcp(connection))
+    }
+
+    /// The decision on a request and why, for a person.
+    pub fn explain_http(&self, call: &HttpCall<'_>) -> Explanation {
+        explain::explain(self, Call::Http(call))
+    }
+
+    /// The decision on a connection and why, for a person.
+    pub fn explain_tcp(&self, connection: &Connection) -> Explanation {
+        explain::explain(self, Call::Tcp(connection))
+    }
+}
+
+/// Root namespace: everyone, or those with the labels; else the own namespace alone (rules 65, 66).
+pub(crate) fn holds_for(
+    workload: &Workload,
+    metadata: &Metadata,
+    selector: Option<&Labels>,
+    root: &str,
+) -> bool {
+    (metadata.namespace == root || metadata.namespace == workload.namespace)
+        && selector.is_none_or(|labels| workload.has_labels(labels))
+}
+
+/// A DENY that names paths, or an ALLOW by `notPaths`: there a path trick would open the gate (rule 90).
+fn judges_paths(policies: &[Attached], negative_only: bool) -> bool {
+    policies
+        .iter()
+        .flat_map(|policy| policy.rules.iter())
+        .flat_map(Rule::clauses)
+        .any(|clause| {
+            let is_path = clause.field == Field::Path
+                || matches!(&clause.field, Field::Header(name) if name == ":path");
+            is_path && (clause.is_negative || !negative_only)
+        })
+}
+
+/// The mode of every port, resolved (rule 83).
+#[derive(Debug, Clone)]
+struct PeerModes {
+    default: PeerMode,
+    by_port: std::collections::BTreeMap<u16, PeerMode>,
+}
+
+impl PeerModes {
+    fn mode(&self, port: u16) -> PeerMode {
+        self.by_port.get(&port).copied().unwrap_or(self.default)
+    }
+
+    // Workload over namespace over mesh; one winner a scope, the first by name. A selector in the root
+    // namespace is ignored here, unlike for AuthorizationPolicy (rule 83).
+    fn resolve(objects: &[PeerAuthentication], workload: &Workload, root: &str) -> Self {
+        let scope = |namespace: &str, has_selector: bool| {
+            objects.iter().find(|object| {
+                object.metadata.namespace == namespace
+                    && object.selector.is_some() == has_selector
+                    && object
+                        .selector
+                        .as_ref()
+                        .is_none_or(|labels| workload.has_labels(labels))
+            })
+        };
+        let mesh = scope(root, false);
+        let is_root = workload.namespace == root;
+        let namespace = if is_root {
+            None
+        } else {
+            scope(&workload.namespace, false)
+        };
+        let own = if is_root {
+            None
+        } else {
+            scope(&workload.namespace, true)
+        };
+        let default = [own, namespace, mesh]
+            .into_iter()
+            .flatten()
+            .find_map(|object| object.mode)
+            .unwrap_or(PeerMode::Strict);
+        let by_port = own
+            .iter()
+            .flat_map(|object| &object.port_modes)
+            .filter_map(|(port, mode)| Some((*port, (*mode)?)))
+            .collect();
+        Self { default, by_port }
+    }
+}
+
+impl PeerMode {
+    /// True when a peer without identity is accepted.
+    pub fn accepts_plain_text(self) -> bool {
+        self != Self::Strict
+    }
+}

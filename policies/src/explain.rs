@@ -1,0 +1,319 @@
+//! Why a call was decided as it was; for a denial also which rule came closest, and what it lacked.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::call::{Call, HttpCall};
+use crate::compile::{Attached, WorkloadPolicies};
+use crate::decision::{ALLOWED, Decision, NO_ALLOW_MATCHED, NO_POLICY, POLICY_DENIED, PolicyRef};
+use crate::diagnostic::excerpt;
+use crate::evaluate::{clause_matches, decide, each_header, find_claim, is_skipped};
+use crate::object::Location;
+use crate::schema::{Clause, Effect, Field, Rule};
+use crate::source::small;
+
+/// A decision with its reasons. `Display` is the text for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The same as `authorize_http` gives.
+    pub decision: Decision,
+    /// One line.
+    pub reason: String,
+    /// What held in the rule that decided.
+    pub matched: Vec<String>,
+    /// When no ALLOW matched: the rule that lacked least.
+    pub nearest: Option<NearestMiss>,
+    /// Policies that hold for the workload, `NAMESPACE/NAME (EFFECT)`.
+    pub attached: Vec<String>,
+}
+
+/// The ALLOW rule that came closest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NearestMiss {
+    /// Its policy.
+    pub policy: PolicyRef,
+    /// Its number, from 1.
+    pub rule: u32,
+    /// Where it stands.
+    pub location: Location,
+    /// What it lacked, one line a clause.
+    pub missing: Vec<String>,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.decision)?;
+        writeln!(f, "  {}", self.reason)?;
+        for line in &self.matched {
+            writeln!(f, "  matched: {line}")?;
+        }
+        if let Some(nearest) = &self.nearest {
+            writeln!(
+                f,
+                "  closest: {} rule {} at {}",
+                nearest.policy, nearest.rule, nearest.location
+            )?;
+            for line in &nearest.missing {
+                writeln!(f, "    lacks: {line}")?;
+            }
+        }
+        match self.attached.as_slice() {
+            [] => write!(f, "  no policy holds for this workload"),
+            attached => write!(f, "  policies of this workload: {}", attached.join(", ")),
+        }
+    }
+}
+
+/// Decides and explains.
+pub(crate) fn explain(policies: &WorkloadPolicies, call: Call<'_>) -> Explanation {
+    let decision = decide(policies, call);
+    let nearest = (decision.code == NO_ALLOW_MATCHED)
+        .then(|| nearest_miss(policies, call))
+        .flatten();
+    let names = |list: &[Attached], effect: Effect| -> Vec<String> {
+        list.iter()
+            .map(|attached| format!("{} ({})", attached.policy, effect.name()))
+            .collect()
+    };
+    Explanation {
+        reason: reason(policies, &decision, nearest.as_ref()),
+        matched: matched(policies, &decision, call),
+        nearest,
+        attached: [
+            names(&policies.deny, Effect::Deny),
+            names(&policies.allow, Effect::Allow),
+        ]
+        .concat(),
+        decision,
+    }
+}
+
+fn reason(
+    policies: &WorkloadPolicies,
+    decision: &Decision,
+    nearest: Option<&NearestMiss>,
+) -> String {
+    let by = || match (&decision.policy, decision.rule, &decision.location) {
+        (Some(policy), Some(rule), Some(location)) => {
+            format!("rule {rule} of `{policy}` at {location}")
+        }
+        _ => String::from("no rule"),
+    };
+    match decision.code {
+        POLICY_DENIED => format!("a DENY policy matches: {}", by()),
+        ALLOWED if decision.policy.is_some() => format!("an ALLOW policy matches: {}", by()),
+        ALLOWED => "no DENY policy matches and no ALLOW policy is attached".into(),
+        NO_POLICY if decision.is_allowed => {
+            "no policy holds for the workload and `unlistedCalls` is `allow`".into()
+        }
+        NO_POLICY => "no policy holds for the workload and `unlistedCalls` is `deny`".into(),
+        _ => {
+            let count = policies.allow.len();
+            let mut text = format!(
+                "no rule of {count} attached ALLOW {} matches",
+                if count == 1 { "policy" } else { "policies" }
+            );
+            if let Some(nearest) = nearest {
+                text.push_str(&format!(
+                    "; closest is rule {} of `{}`",
+                    nearest.rule, nearest.policy
+                ));
+                if let Some(first) = nearest.missing.first() {
+                    text.push_str(&format!(": {first}"));
+                }
+            }
+            text
+        }
+    }
+}
+
+fn matched(policies: &WorkloadPolicies, decision: &Decision, call: Call<'_>) -> Vec<String> {
+    let effect = if decision.is_allowed {
+        Effect::Allow
+    } else {
+        Effect::Deny
+    };
+    let list = if decision.is_allowed {
+        &policies.allow
+    } else {
+        &policies.deny
+    };
+    let Some(rule) = list
+        .iter()
+        .filter(|attached| Some(&attached.policy) == decision.policy.as_ref())
+        .flat_map(|attached| attached.rules.iter())
+        .find(|rule| Some(&rule.location) == decision.location.as_ref())
+    else {
+        return Vec::new();
+    };
+    let holds = |clause: &&Clause| clause_matches(clause, effect, call, policies.options);
+    let alternative = |alternatives: &[Vec<Clause>]| -> Vec<String> {
+        let found = alternatives
+            .iter()
+            .find(|clauses| clauses.iter().all(|clause| holds(&clause)));
+        found
+            .into_iter()
+            .flatten()
+            .map(|clause| describe(clause, call))
+            .collect()
+    };
+    let mut lines = alternative(&rule.from);
+    lines.extend(alternative(&rule.to));
+    lines.extend(rule.when.iter().map(|clause| describe(clause, call)));
+    if lines.is_empty() {
+        lines.push("the rule has no condition".into());
+    }
+    lines
+}
+
+fn nearest_miss(policies: &WorkloadPolicies, call: Call<'_>) -> Option<NearestMiss> {
+    policies
+        .allow
+        .iter()
+        .flat_map(|attached| {
+            attached
+                .rules
+                .iter()
+                .enumerate()
+                .map(move |(index, rule)| (attached, index, rule))
+        })
+        .map(|(attached, index, rule)| (missing(rule, policies, call), attached, index, rule))
+        .min_by_key(|((count, _), _, _, _)| *count)
+        .map(|((_, missing), attached, index, rule)| NearestMiss {
+            policy: attached.policy.clone(),
+            rule: small(index + 1),
+            location: rule.location.clone(),
+            missing,
+        })
+}
+
+/// How much a rule lacks, and what. A wrong caller weighs more than a wrong operation.
+fn missing(rule: &Rule, policies: &WorkloadPolicies, call: Call<'_>) -> (usize, Vec<String>) {
+    if is_skipped(rule, Effect::Allow, call) {
+        return (
+            usize::MAX,
+            vec![
+                "the rule names something that only HTTP has, and this is a bare connection".into(),
+            ],
+        );
+    }
+    let failing = |clauses: &[Clause]| -> Vec<String> {
+        clauses
+            .iter()
+            .filter(|clause| !clause_matches(clause, Effect::Allow, call, policies.options))
+            .map(|clause| describe(clause, call))
+            .collect()
+    };
+    let best = |alternatives: &[Vec<Clause>]| -> Vec<String> {
+        alternatives
+            .iter()
+            .map(|clauses| failing(clauses))
+            .min_by_key(Vec::len)
+            .unwrap_or_default()
+    };
+    let (from, to, when) = (best(&rule.from), best(&rule.to), failing(&rule.when));
+    (
+        3 * from.len() + 2 * to.len() + 2 * when.len(),
+        [from, to, when].concat(),
+    )
+}
+
+fn describe(clause: &Clause, call: Call<'_>) -> String {
+    let wanted: Vec<&str> = clause.values.iter().map(String::as_str).take(4).collect();
+    let more = if clause.values.len() > 4 { ", .." } else { "" };
+    let verb = if clause.is_negative {
+        "none of"
+    } else {
+        "one of"
+    };
+    excerpt_line(format!(
+        "`{}` wants {verb} [{}{more}]; the call has {}",
+        clause.name,
+        wanted.join(", "),
+        actual(clause, call)
+    ))
+}
+
+fn excerpt_line(text: String) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+fn actual(clause: &Clause, call: Call<'_>) -> String {
+    let connection = call.connection();
+    let id = connection.principal.as_ref();
+    let shown = |value: Option<&str>| {
+        value.map_or_else(
+            || "none".to_owned(),
+            |value| format!("`{}`", excerpt(value)),
+        )
+    };
+    match (&clause.field, call) {
+        (Field::Principal | Field::Namespace | Field::ServiceAccount | Field::TrustDomain, _) => id
+            .map_or_else(
+                || "no peer identity (plain text)".into(),
+                |id| shown(Some(id.as_str())),
+            ),
+        (Field::SourceAddress, _) => shown(Some(&connection.source_ip.to_string())),
+        (Field::RemoteAddress, _) => shown(Some(&connection.remote_ip.to_string())),
+        (Field::DestinationAddress, _) => shown(Some(&connection.destination_ip.to_string())),
+        (Field::DestinationPort, _) => shown(Some(&connection.destination_port.to_string())),
+        (Field::ServerName, _) => shown(connection.sni.as_deref()),
+        (_, Call::Tcp(_)) => "no request (a bare connection)".into(),
+        (field, Call::Http(http)) => actual_http(field, http),
+    }
+}
+
+fn actual_http(field: &Field, call: &HttpCall<'_>) -> String {
+    let identity = call.identity;
+    let shown = |value: Option<&str>| {
+        value.map_or_else(
+            || "none".to_owned(),
+            |value| format!("`{}`", excerpt(value)),
+        )
+    };
+    match field {
+        Field::Host => shown(Some(call.host)),
+        Field::Method => shown(Some(call.method)),
+        Field::Path => shown(Some(call.path.path())),
+        Field::RequestPrincipal if identity.principal.is_none() => "no accepted token".into(),
+        Field::RequestPrincipal => shown(identity.principal.as_deref()),
+        Field::Presenter => shown(identity.presenter.as_deref()),
+        Field::Audience if identity.audiences.is_empty() => "none".into(),
+        Field::Audience => shown(Some(&identity.audiences.join(", "))),
+        Field::Claim(steps) => {
+            let claim = identity
+                .claims
+                .as_deref()
+                .and_then(|claims| find_claim(claims, steps));
+            shown(claim.map(Value::to_string).as_deref())
+        }
+        Field::Header(name) if is_secret_header(name) => "a value that is not shown".into(),
+        Field::Header(name) => {
+            let mut values = Vec::new();
+            each_header(call, name, &mut |value| {
+                values.push(String::from_utf8_lossy(value).into_owned())
+            });
+            shown((!values.is_empty()).then(|| values.join(", ")).as_deref())
+        }
+        Field::Principal
+        | Field::Namespace
+        | Field::ServiceAccount
+        | Field::TrustDomain
+        | Field::SourceAddress
+        | Field::RemoteAddress
+        | Field::DestinationAddress
+        | Field::DestinationPort
+        | Field::ServerName => String::new(),
+    }
+}
+
+fn is_secret_header(name: &str) -> bool {
+    matches!(
+        name,
+        "authorization" | "cookie" | "proxy-authorization" | "x-api-key"
+    )
+}

@@ -1,0 +1,66 @@
+//! Every bound of the policy engine in one place. Reaching one is a refusal that names it.
+
+use std::time::Duration;
+
+/// Longest file in bytes.
+pub const FILE_BYTES_MAX: usize = 1024 * 1024;
+/// Most files of a mesh folder.
+pub const FILES_MAX: usize = 10_000;
+/// Longest path of a file, relative to the mesh folder.
+pub const FILE_PATH_BYTES_MAX: usize = 1024;
+/// Most bytes of a whole set.
+pub const SET_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most YAML documents of a file.
+pub const DOCUMENTS_MAX: usize = 1_000;
+/// Deepest nesting of a YAML document.
+pub const DEPTH_MAX: usize = 32;
+/// Most YAML nodes of a file, aliases counted as often as they are used.
+pub const NODES_MAX: usize = 200_000;
+/// Longest scalar in bytes; a key set may stand inline.
+pub const SCALAR_BYTES_MAX: usize = 256 * 1024;
+/// Most bytes that the aliases of a file may copy.
+pub const ALIAS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most diagnostics that one load reports.
+pub const DIAGNOSTICS_MAX: usize = 200;
+/// Longest excerpt of the user's text in a message.
+pub const EXCERPT_CHARS_MAX: usize = 120;
+
+/// Most rules of one policy (rule 19).
+pub const RULES_MAX: usize = 512;
+/// Most `from` or `to` entries of one rule (rule 19).
+pub const ALTERNATIVES_MAX: usize = 512;
+/// Most conditions of one rule.
+pub const CONDITIONS_MAX: usize = 512;
+/// Most values of one list.
+pub const VALUES_MAX: usize = 1_024;
+/// Longest value of a list in bytes.
+pub const VALUE_BYTES_MAX: usize = 2_048;
+/// Most `serviceAccounts` of one source (rule 19).
+pub const SERVICE_ACCOUNTS_MAX: usize = 16;
+/// Longest service account in characters (rule 19).
+pub const SERVICE_ACCOUNT_CHARS_MAX: usize = 320;
+/// Most JWT rules of one RequestAuthentication (rule 19).
+pub const JWT_RULES_MAX: usize = 4_096;
+/// Most space-delimited claims of one JWT rule (rule 19).
+pub const SPACE_DELIMITED_CLAIMS_MAX: usize = 64;
+/// Most labels or annotations of one object.
+pub const LABELS_MAX: usize = 256;
+/// Longest name or namespace (RFC 1123 subdomain).
+pub const NAME_BYTES_MAX: usize = 253;
+/// Longest claim path in steps.
+pub const CLAIM_STEPS_MAX: usize = 16;
+/// Most cases of one PolicyTest.
+pub const CASES_MAX: usize = 1_000;
+
+/// Longest request target that is judged.
+pub const TARGET_BYTES_MAX: usize = 64 * 1024;
+/// Most tokens that one request may present.
+pub const TOKENS_MAX: usize = 8;
+/// Most keys that are tried for one token.
+pub const KEY_TRIES_MAX: usize = 8;
+/// Shortest and longest life of an SVID that a file may ask for.
+pub const TTL_MIN: Duration = Duration::from_secs(1);
+/// See [`TTL_MIN`].
+pub const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Largest clock skew that a file may ask for.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(600);

@@ -1,0 +1,119 @@
+//! `AuthorizationPolicy` (security.istio.io): rules of clauses, patterns compiled on load.
+
+use std::sync::Arc;
+
+use crate::matcher::Pattern;
+use crate::object::{Labels, Location, Metadata};
+
+/// A policy for the workloads that it selects.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuthorizationPolicy {
+    /// Name and namespace.
+    pub metadata: Metadata,
+    /// Where it stands.
+    pub location: Location,
+    /// Whom it holds for; `None`: everyone in its namespace (rule 65).
+    pub selector: Option<Labels>,
+    /// What a match means.
+    pub effect: Effect,
+    /// Any of them matches (rule 8); empty: never (rule 11).
+    pub rules: Arc<[Rule]>,
+}
+
+/// `spec.action`. AUDIT and CUSTOM are refused by name on load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// A match allows, unless a DENY matches too.
+    Allow,
+    /// A match denies.
+    Deny,
+}
+
+impl Effect {
+    /// As it stands in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "ALLOW",
+            Self::Deny => "DENY",
+        }
+    }
+}
+
+/// (any of `from`) and (any of `to`) and (all of `when`); a missing part is true (rule 20).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// Where it stands.
+    pub location: Location,
+    pub(crate) from: Vec<Vec<Clause>>,
+    pub(crate) to: Vec<Vec<Clause>>,
+    pub(crate) when: Vec<Clause>,
+}
+
+impl Rule {
+    /// Every clause of the rule.
+    pub(crate) fn clauses(&self) -> impl Iterator<Item = &Clause> {
+        self.from.iter().chain(&self.to).flatten().chain(&self.when)
+    }
+}
+
+/// One list of one field: any pattern matches, or with `is_negative` none does (rule 21).
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Clause {
+    pub(crate) field: Field,
+    /// As it stands in the file: `notPaths`, `request.headers[x-a]`.
+    pub(crate) name: String,
+    pub(crate) is_negative: bool,
+    pub(crate) patterns: Vec<Pattern>,
+    /// As it stands in the file.
+    pub(crate) values: Vec<String>,
+    pub(crate) line: u32,
+}
+
+/// What a clause looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Field {
+    Principal,
+    RequestPrincipal,
+    Namespace,
+    ServiceAccount,
+    TrustDomain,
+    SourceAddress,
+    RemoteAddress,
+    DestinationAddress,
+    DestinationPort,
+    ServerName,
+    Host,
+    Method,
+    Path,
+    /// Lower-case name, or a pseudo-header such as `:method`.
+    Header(String),
+    Audience,
+    Presenter,
+    /// Steps into the claims (rule 49).
+    Claim(Vec<String>),
+}
+
+impl Field {
+    /// Exists for HTTP alone (rules 46, 54).
+    pub(crate) fn is_http_only(&self) -> bool {
+        match self {
+            Self::RequestPrincipal
+            | Self::Host
+            | Self::Method
+            | Self::Path
+            | Self::Header(_)
+            | Self::Audience
+            | Self::Presenter
+            | Self::Claim(_) => true,
+            Self::Principal
+            | Self::Namespace
+            | Self::ServiceAccount
+            | Self::TrustDomain
+            | Self::SourceAddress
+            | Self::RemoteAddress
+            | Self::DestinationAddress
+            | Self::DestinationPort
+            | Self::ServerName => false,
+        }
+    }
+}

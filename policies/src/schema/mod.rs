@@ -1,0 +1,18 @@
+//! The kinds of objects, each as a typed value.
+
+mod authentication;
+mod authorization;
+mod config;
+mod identity;
+mod policy_test;
+mod service;
+
+pub use authentication::{
+    JwtRule, KeyOrigin, PeerAuthentication, PeerMode, RequestAuthentication, TokenPlace,
+};
+pub use authorization::{AuthorizationPolicy, Effect, Rule};
+pub(crate) use authorization::{Clause, Field};
+pub use config::{IdentityDefaults, MeshConfig};
+pub use identity::{Launch, LaunchProtocol, WorkloadIdentity};
+pub use policy_test::{Expectation, PolicyTest, TestCase};
+pub use service::{Endpoint, ServiceEntry, ServicePort, ServiceProtocol, WorkloadEntry};
