@@ -109,3 +109,6 @@ pub fn peer_identity(connection: &CommonState) -> Option<PeerIdentity> {
     let leaf = LeafSvid::parse(chain.first()?).ok()?;
     Some(PeerIdentity::new(leaf, chain))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@
 //! change build new configurations.
 
 mod config;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod identity;
 mod verifier;
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ravelin_proto::bundle::Bundle;
 use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
 use ravelin_proto::time::{Timestamp, Validity};
 use ravelin_proto::x509_svid::{LeafSvid, SigningCertificate, X509SvidError};
@@ -156,6 +157,17 @@ impl X509Bundles {
         let count = kept.len();
         self.0.insert(domain, kept);
         count
+    }
+
+    /// Sets the authorities of one trust domain from its bundle. Tainted ones count as well: they are trusted until they are
+    /// revoked.
+    pub fn insert_bundle(&mut self, bundle: &Bundle) -> usize {
+        let authorities: Vec<CertificateDer<'_>> = bundle
+            .x509_authorities
+            .iter()
+            .map(|authority| authority.der.as_slice().into())
+            .collect();
+        self.insert(bundle.trust_domain.clone(), &authorities)
     }
 
     /// Forgets a trust domain.
@@ -440,3 +452,6 @@ impl ClientCertVerifier for SpiffeVerifier {
         Self::schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;
