@@ -1,1 +1,226 @@
-//! Skeleton.
+//! The sidecar proxy of Ravelin: mutual TLS, tokens and policy on every call, one decision record per call.
+//!
+//! N single-threaded data workers (`worker`) and one control thread (`control`); they share immutable snapshots and
+//! bounded channels. Flow B of the design: `inbound` for what peers call, `outbound` for what the application calls.
+
+pub mod body;
+pub mod config;
+pub mod connections;
+pub mod control;
+pub mod decision_log;
+pub mod denylist;
+pub mod head;
+pub mod identity;
+pub mod inbound;
+pub mod limits;
+pub mod listener;
+pub mod local;
+pub mod metrics;
+pub mod outbound;
+pub mod relay;
+pub mod respond;
+pub mod route;
+pub mod serve;
+pub mod snapshot;
+pub mod token;
+pub mod upstream;
+pub mod worker;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
+
+use ravelin_runtime::clock::{SharedClock, SystemClock};
+use ravelin_runtime::drain::Drain;
+use tokio::sync::{mpsc, watch};
+
+pub use config::{ConfigError, ProxyConfig};
+use control::ControlPorts;
+use decision_log::DecisionSink;
+use listener::{BindError, Bound, Sockets};
+use worker::{Common, WorkerPorts};
+
+/// Why a proxy does not start, or ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A listener cannot be opened.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Logging cannot be set up.
+    #[error(transparent)]
+    Telemetry(#[from] ravelin_runtime::telemetry::TelemetryError),
+    /// A thread cannot be started.
+    #[error("a thread cannot be started: {0}")]
+    Thread(#[source] std::io::Error),
+    /// A thread ended before the drain.
+    #[error("{0} ended unexpectedly")]
+    Ended(&'static str),
+}
+
+/// A proxy whose listeners are open.
+#[derive(Debug)]
+pub struct Proxy {
+    common: Arc<Common>,
+    sockets: Vec<Sockets>,
+    admin: Option<std::net::TcpListener>,
+}
+
+/// Opens the listeners of `config` and serves until `drain` is over. Blocks.
+pub fn run(config: ProxyConfig, drain: Drain) -> Result<(), ProxyError> {
+    Proxy::bind(config, SystemClock::shared())?.run(drain)
+}
+
+/// What the program `ravelin-proxy` does: process hardening, logging and signals, then [`run`].
+pub fn run_program(config: ProxyConfig, drain: Drain) -> Result<(), ProxyError> {
+    if let Err(error) = ravelin_runtime::process::harden() {
+        eprintln!("the process cannot be hardened: {error}");
+    }
+    ravelin_runtime::telemetry::init(&config.log)?;
+    let signals = drain.clone();
+    let spawned = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(signals.on_signals())
+    });
+    spawned.map_err(ProxyError::Thread)?;
+    run(config, drain)
+}
+
+impl Proxy {
+    /// Checks `config` and opens its listeners.
+    pub fn bind(config: ProxyConfig, clock: SharedClock) -> Result<Self, ProxyError> {
+        config.check()?;
+        let sockets = listener::bind(&config)?;
+        let admin = config.admin.map(listener::bind_admin).transpose()?;
+        Ok(Self {
+            common: Arc::new(Common {
+                config,
+                clock,
+                metrics: metrics::Metrics::new(),
+            }),
+            sockets,
+            admin,
+        })
+    }
+
+    /// Where the HTTP outbound listener is.
+    pub fn outbound_address(&self) -> Option<SocketAddr> {
+        self.address_of(|bound| matches!(bound, Bound::Outbound))
+    }
+
+    /// Where the inbound listeners are, in the order of the configuration.
+    pub fn inbound_addresses(&self) -> Vec<SocketAddr> {
+        self.addresses_of(|bound| matches!(bound, Bound::Inbound(_)))
+    }
+
+    /// Where the plain TCP listeners are, in the order of the configuration.
+    pub fn tcp_outbound_addresses(&self) -> Vec<SocketAddr> {
+        self.addresses_of(|bound| matches!(bound, Bound::TcpOutbound(_)))
+    }
+
+    /// Where the admin listener is.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|admin| admin.local_addr().ok())
+    }
+
+    fn address_of(&self, is_wanted: fn(&Bound) -> bool) -> Option<SocketAddr> {
+        self.addresses_of(is_wanted).first().copied()
+    }
+
+    fn addresses_of(&self, is_wanted: fn(&Bound) -> bool) -> Vec<SocketAddr> {
+        self.sockets.iter().filter(|sockets| is_wanted(&sockets.bound)).map(|sockets| sockets.address).collect()
+    }
+
+    /// Serves until `drain` was started and is over. Blocks.
+    pub fn run(self, drain: Drain) -> Result<(), ProxyError> {
+        let workers = self.common.config.worker_count();
+        let (decisions, records) = mpsc::channel(limits::DECISION_QUEUE_MAX);
+        let lost = Arc::new(AtomicU64::new(0));
+        let snapshots = watch::Sender::new(None);
+        let (finished, is_finished) = watch::channel(false);
+        let mut adopted = Vec::new();
+        let mut questions = Vec::new();
+        let mut threads = Vec::new();
+        for (index, bound) in per_worker(self.sockets, workers).into_iter().enumerate() {
+            let (adopted_sender, adopted_receiver) = watch::channel(0);
+            let (question_sender, question_receiver) = mpsc::channel(limits::ADMIN_QUEUE_MAX);
+            adopted.push(adopted_receiver);
+            questions.push(question_sender);
+            let sample = self.common.config.decision_sample_allowed;
+            let ports = WorkerPorts {
+                snapshots: snapshots.subscribe(),
+                adopted: adopted_sender,
+                questions: question_receiver,
+                decisions: DecisionSink::new(decisions.clone(), Arc::clone(&lost), sample),
+                drain: drain.clone(),
+            };
+            let common = Arc::clone(&self.common);
+            threads.push(spawn(format!("worker-{index}"), &drain, move || worker::run(common, bound, ports))?);
+        }
+        drop(decisions);
+        let ports = ControlPorts {
+            snapshots,
+            adopted,
+            questions,
+            decisions: records,
+            lost,
+            finished: is_finished,
+            drain: drain.clone(),
+        };
+        let (common, admin) = (self.common, self.admin);
+        let control = spawn("control".to_owned(), &drain, move || control::run(common, admin, ports))?;
+        let mut result = Ok(());
+        for thread in threads {
+            result = result.and(join(thread, "a worker"));
+        }
+        finished.send_replace(true);
+        result.and(join(control, "the control thread"))
+    }
+}
+
+/// Turns one list of sockets per listener into one list per worker.
+fn per_worker(sockets: Vec<Sockets>, workers: usize) -> Vec<Vec<(Bound, std::net::TcpListener)>> {
+    let mut per_worker: Vec<Vec<(Bound, std::net::TcpListener)>> = Vec::new();
+    per_worker.resize_with(workers, Vec::new);
+    for listener in sockets {
+        for (worker, socket) in per_worker.iter_mut().zip(listener.sockets) {
+            worker.push((listener.bound.clone(), socket));
+        }
+    }
+    per_worker
+}
+
+type Thread = JoinHandle<std::io::Result<()>>;
+
+/// Starts a thread whose end, however it comes, begins the drain of the others.
+fn spawn(
+    name: String,
+    drain: &Drain,
+    body: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+) -> Result<Thread, ProxyError> {
+    struct StartOnDrop(Drain);
+    impl Drop for StartOnDrop {
+        fn drop(&mut self) {
+            self.0.start();
+        }
+    }
+    let guard = StartOnDrop(drain.clone());
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || {
+            let _guard = guard;
+            body()
+        })
+        .map_err(ProxyError::Thread)
+}
+
+fn join(thread: Thread, what: &'static str) -> Result<(), ProxyError> {
+    match thread.join() {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(ProxyError::Thread(error)),
+        Err(_) => Err(ProxyError::Ended(what)),
+    }
+}

@@ -1,0 +1,284 @@
+//! Bodies on their way through: bounded, with trailers cleaned, and never replayed once a byte was read.
+//!
+//! [`RequestBody`] goes to the upstream; its source stays with the call, so that a request that was provably not
+//! processed can be sent again. [`ProxyBody`] goes to the caller and carries the call's record to its end.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use crate::decision_log::{OpenCall, Outcome};
+use crate::head;
+use crate::limits;
+use crate::upstream::Lease;
+
+/// Why a body ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// More bytes than the proxy passes on.
+    #[error("the body is longer than {max} bytes", max = limits::REQUEST_BODY_BYTES_MAX)]
+    TooLarge,
+    /// Silence.
+    #[error("the body made no progress in time")]
+    Idle,
+    /// The connection it came from broke.
+    #[error("the body ended early")]
+    Read(#[from] hyper::Error),
+}
+
+/// Where a request body comes from: held by the call, read by the try that is on its way.
+#[derive(Debug)]
+pub struct BodySource {
+    incoming: RefCell<Incoming>,
+    is_touched: Cell<bool>,
+    is_too_large: Cell<bool>,
+}
+
+impl BodySource {
+    /// Takes the body of a request.
+    pub fn new(incoming: Incoming) -> Rc<Self> {
+        Rc::new(Self {
+            incoming: RefCell::new(incoming),
+            is_touched: Cell::new(false),
+            is_too_large: Cell::new(false),
+        })
+    }
+
+    /// True once any try has read from it: the request cannot be sent again.
+    pub fn is_touched(&self) -> bool {
+        self.is_touched.get()
+    }
+
+    /// True when the limit ended it.
+    pub fn is_too_large(&self) -> bool {
+        self.is_too_large.get()
+    }
+
+    /// A reader for one try.
+    pub fn reader(self: &Rc<Self>) -> RequestBody {
+        RequestBody {
+            source: Rc::clone(self),
+            left: limits::REQUEST_BODY_BYTES_MAX,
+            idle: IdleTimer::default(),
+        }
+    }
+}
+
+/// A request body as the upstream connection reads it.
+#[derive(Debug)]
+pub struct RequestBody {
+    source: Rc<BodySource>,
+    left: u64,
+    idle: IdleTimer,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut *this.source.incoming.borrow_mut()).poll_frame(context);
+        match polled {
+            Poll::Pending => this.idle.poll_pending(context),
+            Poll::Ready(None) => {
+                this.source.is_touched.set(true);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(result)) => {
+                this.source.is_touched.set(true);
+                this.idle.progress();
+                let frame = clean(result?);
+                let length = frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
+                match this.left.checked_sub(length) {
+                    Some(left) => {
+                        this.left = left;
+                        Poll::Ready(Some(Ok(frame)))
+                    }
+                    None => {
+                        this.source.is_too_large.set(true);
+                        Poll::Ready(Some(Err(BodyError::TooLarge)))
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.source.incoming.borrow().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.source.incoming.borrow().size_hint()
+    }
+}
+
+/// The body of an answer: the proxy's own line, or what the upstream sends.
+#[derive(Debug)]
+pub enum ProxyBody {
+    /// One line of the proxy.
+    Text(Option<Bytes>, Option<Box<OpenCall>>),
+    /// Passed on from the upstream.
+    Relayed(Box<RelayedBody>),
+}
+
+/// A response body on its way, with the record of its call.
+#[derive(Debug)]
+pub struct RelayedBody {
+    incoming: Incoming,
+    call: OpenCall,
+    lease: Option<Lease>,
+    idle: IdleTimer,
+}
+
+impl ProxyBody {
+    /// A body of the proxy's own.
+    pub fn text(text: Bytes) -> Self {
+        Self::Text(Some(text), None)
+    }
+
+    /// Ties the record of a refused call to its answer.
+    pub fn with_call(self, call: OpenCall) -> Self {
+        match self {
+            Self::Text(text, _) => Self::Text(text, Some(Box::new(call))),
+            Self::Relayed(relayed) => Self::Relayed(relayed),
+        }
+    }
+
+    /// Passes on `incoming`; `lease` gives the upstream connection back at the end.
+    pub fn relay(incoming: Incoming, mut call: OpenCall, lease: Option<Lease>) -> Self {
+        if incoming.is_end_stream() {
+            call.ended(Outcome::Completed);
+        }
+        Self::Relayed(Box::new(RelayedBody {
+            incoming,
+            call,
+            lease,
+            idle: IdleTimer::default(),
+        }))
+    }
+}
+
+impl Body for ProxyBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Text(text, call) => {
+                if let Some(call) = call {
+                    call.ended(Outcome::Completed);
+                }
+                Poll::Ready(text.take().map(|text| Ok(Frame::data(text))))
+            }
+            Self::Relayed(relayed) => relayed.poll(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Text(text, _) => text.is_none(),
+            Self::Relayed(relayed) => relayed.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Text(text, _) => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| u64::try_from(text.len()).unwrap_or(0)))
+            }
+            Self::Relayed(relayed) => relayed.incoming.size_hint(),
+        }
+    }
+}
+
+impl RelayedBody {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = match Pin::new(&mut self.incoming).poll_frame(context) {
+            Poll::Pending => self.idle.poll_pending(context),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(result)) => {
+                self.idle.progress();
+                Poll::Ready(Some(result.map(clean).map_err(BodyError::from)))
+            }
+        };
+        match &polled {
+            Poll::Pending => {}
+            Poll::Ready(None) => self.completed(),
+            Poll::Ready(Some(Err(_))) => {
+                self.lease = None;
+                self.call.ended(Outcome::Failed);
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                let length = frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(0));
+                self.call.count_response(length);
+                if self.incoming.is_end_stream() {
+                    self.completed();
+                }
+            }
+        }
+        polled
+    }
+
+    fn completed(&mut self) {
+        self.call.ended(Outcome::Completed);
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+}
+
+/// Trailers obey the same rules as heads.
+fn clean(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            clean_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(data) => data,
+    }
+}
+
+fn clean_trailers(trailers: &mut HeaderMap) {
+    head::remove_hop_fields(trailers);
+    head::remove_claims(trailers);
+    trailers.remove(http::header::HOST);
+    trailers.remove(http::header::CONTENT_LENGTH);
+    trailers.remove(http::header::AUTHORIZATION);
+}
+
+/// Ends a body that stands still for too long. Costs nothing while bytes flow.
+#[derive(Debug, Default)]
+struct IdleTimer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    is_armed: bool,
+}
+
+impl IdleTimer {
+    const LIMIT: Duration = limits::BODY_IDLE;
+
+    fn progress(&mut self) {
+        self.is_armed = false;
+    }
+
+    fn poll_pending<T>(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<T, BodyError>>> {
+        let deadline = Instant::now() + Self::LIMIT;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if !self.is_armed {
+            sleep.as_mut().reset(deadline);
+            self.is_armed = true;
+        }
+        match sleep.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Some(Err(BodyError::Idle))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

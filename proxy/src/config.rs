@@ -1,0 +1,233 @@
+//! The proxy's configuration file: TOML, `RAVELIN_PROXY_*` in the environment over it.
+//!
+//! An unknown key is an error. Checks that need no machine are made here; a port in use shows at start.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ravelin_proto::spiffe_id::SpiffeId;
+use ravelin_runtime::telemetry::TelemetryConfig;
+use serde::Deserialize;
+
+use crate::limits;
+
+/// What one proxy listens on and whom it serves.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyConfig {
+    /// Name under which the agent and its status know this proxy.
+    pub name: String,
+    /// Unix socket of the agent.
+    pub agent_socket: PathBuf,
+    /// Identity to take where this process has several; empty means the first.
+    #[serde(default)]
+    pub spiffe_id: Option<SpiffeId>,
+    /// Threads of the data path; one per core unless given.
+    #[serde(default)]
+    pub workers: Option<usize>,
+    /// HTTP forward proxy for the application.
+    #[serde(default = "default_outbound")]
+    pub outbound: Option<SocketAddr>,
+    /// Listeners that peers call.
+    #[serde(default)]
+    pub inbound: Vec<InboundListener>,
+    /// Plain TCP listeners for the application, each for one service.
+    #[serde(default)]
+    pub tcp_outbound: Vec<TcpOutboundListener>,
+    /// Health, metrics and live state; loopback.
+    #[serde(default)]
+    pub admin: Option<SocketAddr>,
+    /// How long calls in flight may take after a drain began.
+    #[serde(default = "default_drain", deserialize_with = "duration")]
+    pub drain: Duration,
+    /// Share of allowed calls that is recorded; refusals always are.
+    #[serde(default = "default_sample")]
+    pub decision_sample_allowed: f64,
+    /// Log output.
+    #[serde(default)]
+    pub log: TelemetryConfig,
+}
+
+/// A listener that accepts mutual TLS alone.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InboundListener {
+    /// Where peers connect to.
+    pub listen: SocketAddr,
+    /// Where the application listens; its port is the workload port that policies name.
+    pub forward: SocketAddr,
+    /// What is spoken inside the TLS connection.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// A listener that carries plain TCP to one service of the mesh.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TcpOutboundListener {
+    /// Where the application connects to; loopback.
+    pub listen: SocketAddr,
+    /// `HOST:PORT` of a ServiceEntry.
+    pub service: String,
+}
+
+/// What an inbound listener understands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1 and HTTP/2, judged request by request.
+    #[default]
+    Http,
+    /// Bytes, judged connection by connection.
+    Tcp,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read or does not have the right shape.
+    #[error(transparent)]
+    Load(#[from] ravelin_runtime::config::ConfigError),
+    /// The name is empty or too long.
+    #[error("`name` must have 1 to 128 characters")]
+    Name,
+    /// Nothing to do.
+    #[error("nothing to listen on: set `outbound`, `[[inbound]]` or `[[tcp_outbound]]`")]
+    NoListener,
+    /// Two listeners on one address.
+    #[error("`{0}` is given to two listeners")]
+    ListenTwice(SocketAddr),
+    /// A listener would call itself.
+    #[error("inbound listener `{0}` forwards to one of the proxy's own listeners")]
+    ForwardLoop(SocketAddr),
+    /// A plain-text listener that other machines can reach.
+    #[error("`{0}` of `{1}` is not a loopback address: it accepts plain text and may serve this machine alone")]
+    NotLoopback(SocketAddr, &'static str),
+    /// A service without its port.
+    #[error("`{0}` is not a service: write `HOST:PORT`")]
+    Service(String),
+    /// Too many workers, or none.
+    #[error("`workers` must lie between 1 and {max}", max = limits::WORKERS_MAX)]
+    Workers,
+    /// A drain without end.
+    #[error("`drain` must be at most 1h")]
+    Drain,
+    /// Not a share.
+    #[error("`decision_sample_allowed` must lie between 0.0 and 1.0")]
+    Sample,
+}
+
+impl ProxyConfig {
+    /// Reads `path`, lays the environment over it and checks the result.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = ravelin_runtime::config::load(Some(path), "RAVELIN_PROXY")?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses what cannot work or would open a hole.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.name.is_empty() || self.name.len() > 128 {
+            return Err(ConfigError::Name);
+        }
+        if self.outbound.is_none() && self.inbound.is_empty() && self.tcp_outbound.is_empty() {
+            return Err(ConfigError::NoListener);
+        }
+        if self.workers.is_some_and(|workers| workers == 0 || workers > limits::WORKERS_MAX) {
+            return Err(ConfigError::Workers);
+        }
+        if self.drain > limits::DRAIN_MAX {
+            return Err(ConfigError::Drain);
+        }
+        if !(0.0..=1.0).contains(&self.decision_sample_allowed) {
+            return Err(ConfigError::Sample);
+        }
+        self.check_plain_text()?;
+        self.check_listeners()
+    }
+
+    /// Number of data threads.
+    pub fn worker_count(&self) -> usize {
+        self.workers.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(limits::WORKERS_MAX)
+        })
+    }
+
+    fn check_plain_text(&self) -> Result<(), ConfigError> {
+        let plain = self
+            .outbound
+            .iter()
+            .map(|address| (*address, "outbound"))
+            .chain(self.tcp_outbound.iter().map(|tcp| (tcp.listen, "tcp_outbound")))
+            .chain(self.admin.iter().map(|address| (*address, "admin")));
+        for (address, key) in plain {
+            if !address.ip().is_loopback() {
+                return Err(ConfigError::NotLoopback(address, key));
+            }
+        }
+        for tcp in &self.tcp_outbound {
+            let port = tcp.service.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+            if port.is_none_or(|port| port == 0) {
+                return Err(ConfigError::Service(tcp.service.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_listeners(&self) -> Result<(), ConfigError> {
+        let mut seen = std::collections::BTreeSet::new();
+        for address in self.listen_addresses() {
+            if address.port() != 0 && !seen.insert(address) {
+                return Err(ConfigError::ListenTwice(address));
+            }
+        }
+        for inbound in &self.inbound {
+            if seen.contains(&inbound.forward) {
+                return Err(ConfigError::ForwardLoop(inbound.listen));
+            }
+        }
+        Ok(())
+    }
+
+    fn listen_addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.outbound
+            .iter()
+            .copied()
+            .chain(self.inbound.iter().map(|inbound| inbound.listen))
+            .chain(self.tcp_outbound.iter().map(|tcp| tcp.listen))
+            .chain(self.admin.iter().copied())
+    }
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "the form that serde's default asks for")]
+fn default_outbound() -> Option<SocketAddr> {
+    Some(SocketAddr::from(([127, 0, 0, 1], 15001)))
+}
+
+fn default_drain() -> Duration {
+    Duration::from_secs(10)
+}
+
+fn default_sample() -> f64 {
+    1.0
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text)
+        .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a duration, such as `500ms`, `10s` or `2m`")))
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs),
+        "h" => number.checked_mul(3600).map(Duration::from_secs),
+        _ => None,
+    }
+}

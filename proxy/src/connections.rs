@@ -1,0 +1,307 @@
+//! The live connections of one worker, and the judgement that keeps or ends them when something changed.
+//!
+//! A connection is registered after its handshake and removed when its task ends. On a new configuration and once
+//! a second each is judged again: own SVID replaced, peer expired, cut off, no longer trusted, or denied (TCP).
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ravelin_proto::time::Timestamp;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::identity::Peer;
+use crate::limits;
+use crate::snapshot::Snapshot;
+
+/// What a connection's task is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Go on.
+    Serve,
+    /// Take no new call, finish what is in flight.
+    Drain,
+    /// As `Drain`, and end after `grace`.
+    End {
+        /// Why, for the record.
+        code: &'static str,
+        /// How long calls in flight may take.
+        grace: Duration,
+    },
+}
+
+/// Which way a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// A peer called this workload.
+    Inbound,
+    /// This workload called a peer.
+    Outbound,
+}
+
+/// One open connection with an authenticated peer, or the application's own.
+#[derive(Debug)]
+pub struct LiveConnection {
+    id: u64,
+    direction: Direction,
+    protocol: &'static str,
+    address: SocketAddr,
+    opened: Timestamp,
+    peer: Option<Rc<Peer>>,
+    identity_generation: u64,
+    bundle_judged: Cell<u64>,
+    tcp: Option<ravelin_policies::Connection>,
+    refusal: Cell<Option<&'static str>>,
+    calls: Cell<u64>,
+    orders: watch::Sender<Order>,
+}
+
+/// What is needed to register a connection.
+#[derive(Debug)]
+pub struct NewConnection {
+    /// Which way it goes.
+    pub direction: Direction,
+    /// `http/1.1`, `h2`, `tcp` or `plain`.
+    pub protocol: &'static str,
+    /// Address of the other end.
+    pub address: SocketAddr,
+    /// When it was opened.
+    pub opened: Timestamp,
+    /// The authenticated peer; none for the application's connections.
+    pub peer: Option<Rc<Peer>>,
+    /// Generation of the own SVID that it was opened with.
+    pub identity_generation: u64,
+    /// For TCP: what policy judged, to be judged again.
+    pub tcp: Option<ravelin_policies::Connection>,
+}
+
+/// One line of the admin listener's `/connections`.
+#[derive(Clone, Debug, Serialize)]
+pub struct ConnectionLine {
+    /// Number within the worker.
+    pub id: u64,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// What is spoken.
+    pub protocol: &'static str,
+    /// The other end.
+    pub address: String,
+    /// SPIFFE ID of the peer.
+    pub peer: Option<String>,
+    /// Serial number of the peer's SVID.
+    pub serial: Option<String>,
+    /// When it was opened.
+    pub opened: String,
+    /// Calls so far.
+    pub calls: u64,
+    /// Why no more calls are taken.
+    pub refusal: Option<&'static str>,
+}
+
+/// The registry of one worker.
+#[derive(Debug, Default)]
+pub struct Connections {
+    live: RefCell<BTreeMap<u64, Rc<LiveConnection>>>,
+    next: Cell<u64>,
+    is_draining: Cell<bool>,
+    removed: tokio::sync::Notify,
+}
+
+impl Connections {
+    /// Registers a connection until the returned guard is dropped.
+    pub fn register(self: &Rc<Self>, new: NewConnection) -> Registered {
+        let id = self.next.get();
+        self.next.set(id.wrapping_add(1));
+        let first = if self.is_draining.get() { Order::Drain } else { Order::Serve };
+        let connection = Rc::new(LiveConnection {
+            id,
+            direction: new.direction,
+            protocol: new.protocol,
+            address: new.address,
+            opened: new.opened,
+            peer: new.peer,
+            identity_generation: new.identity_generation,
+            bundle_judged: Cell::new(0),
+            tcp: new.tcp,
+            refusal: Cell::new(None),
+            calls: Cell::new(0),
+            orders: watch::Sender::new(first),
+        });
+        self.live.borrow_mut().insert(id, Rc::clone(&connection));
+        Registered {
+            connections: Rc::clone(self),
+            connection,
+        }
+    }
+
+    /// Open connections.
+    pub fn len(&self) -> usize {
+        self.live.borrow().len()
+    }
+
+    /// True without open connections.
+    pub fn is_empty(&self) -> bool {
+        self.live.borrow().is_empty()
+    }
+
+    /// Judges every connection by `snapshot`.
+    pub fn judge(&self, snapshot: &Snapshot, now: Timestamp) {
+        for connection in self.live.borrow().values() {
+            connection.judge(snapshot, now);
+        }
+    }
+
+    /// Begins the drain of the process: no connection takes new calls.
+    pub fn drain(&self) {
+        self.is_draining.set(true);
+        for connection in self.live.borrow().values() {
+            connection.order(Order::Drain);
+        }
+    }
+
+    /// Ends every connection now.
+    pub fn end(&self, code: &'static str) {
+        for connection in self.live.borrow().values() {
+            connection.order(Order::End {
+                code,
+                grace: Duration::ZERO,
+            });
+        }
+    }
+
+    /// Waits until no connection is open.
+    pub async fn emptied(&self) {
+        while !self.is_empty() {
+            self.removed.notified().await;
+        }
+    }
+
+    /// Lines for the admin listener.
+    pub fn lines(&self) -> Vec<ConnectionLine> {
+        self.live.borrow().values().map(|connection| connection.line()).collect()
+    }
+}
+
+/// A registered connection; dropping it removes it.
+#[derive(Debug)]
+pub struct Registered {
+    connections: Rc<Connections>,
+    connection: Rc<LiveConnection>,
+}
+
+impl Registered {
+    /// The connection.
+    pub fn connection(&self) -> &Rc<LiveConnection> {
+        &self.connection
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.connections.live.borrow_mut().remove(&self.connection.id);
+        self.connections.removed.notify_one();
+    }
+}
+
+impl LiveConnection {
+    /// Orders from now on; the current one is to be looked at first.
+    pub fn orders(&self) -> watch::Receiver<Order> {
+        let mut orders = self.orders.subscribe();
+        orders.mark_changed();
+        orders
+    }
+
+    /// Why no call may be taken any more.
+    pub fn refusal(&self) -> Option<&'static str> {
+        self.refusal.get()
+    }
+
+    /// The authenticated peer.
+    pub fn peer(&self) -> Option<&Rc<Peer>> {
+        self.peer.as_ref()
+    }
+
+    /// Counts a call.
+    pub fn count_call(&self) {
+        self.calls.set(self.calls.get().wrapping_add(1));
+    }
+
+    /// True while nothing speaks against new calls.
+    pub fn is_serving(&self) -> bool {
+        *self.orders.borrow() == Order::Serve
+    }
+
+    /// Judges this connection by `snapshot`.
+    pub fn judge(&self, snapshot: &Snapshot, now: Timestamp) {
+        match self.refusal_by(snapshot, now) {
+            Some((code, grace)) => {
+                self.refusal.set(Some(code));
+                self.order(Order::End { code, grace });
+            }
+            None if self.identity_generation < snapshot.identity_generation && self.peer.is_some() => {
+                // WHY: the peer must see the new SVID. A TCP connection cannot be moved and stays trusted by its peer.
+                if self.tcp.is_none() {
+                    self.order(Order::Drain);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn refusal_by(&self, snapshot: &Snapshot, now: Timestamp) -> Option<(&'static str, Duration)> {
+        let peer = self.peer.as_ref()?;
+        if snapshot.is_denied(peer, now) {
+            return Some(("peer_denied", limits::DENIED_GRACE));
+        }
+        if peer.not_after() < now {
+            return Some(("peer_expired", Duration::ZERO));
+        }
+        if self.bundle_judged.get() != snapshot.bundle_generation {
+            if !snapshot.is_trusted(peer, now) {
+                return Some(("peer_untrusted", limits::UNTRUSTED_GRACE));
+            }
+            self.bundle_judged.set(snapshot.bundle_generation);
+        }
+        if snapshot.is_expired(now) {
+            return Some(("svid_expired", Duration::ZERO));
+        }
+        let tcp = self.tcp.as_ref()?;
+        let decision = snapshot.policies.authorize_tcp(tcp);
+        if self.direction == Direction::Inbound && !decision.is_allowed {
+            return Some((decision.code, Duration::ZERO));
+        }
+        None
+    }
+
+    fn order(&self, order: Order) {
+        self.orders.send_if_modified(|current| {
+            let is_stronger = match (*current, order) {
+                (Order::Serve, Order::Drain | Order::End { .. }) | (Order::Drain, Order::End { .. }) => true,
+                (Order::End { grace: old, .. }, Order::End { grace: new, .. }) => new < old,
+                (_, Order::Serve) | (Order::Drain | Order::End { .. }, Order::Drain) => false,
+            };
+            if is_stronger {
+                *current = order;
+            }
+            is_stronger
+        });
+    }
+
+    fn line(&self) -> ConnectionLine {
+        ConnectionLine {
+            id: self.id,
+            direction: self.direction,
+            protocol: self.protocol,
+            address: self.address.to_string(),
+            peer: self.peer.as_ref().map(|peer| peer.id().to_string()),
+            serial: self.peer.as_ref().map(|peer| peer.serial().to_owned()),
+            opened: self.opened.rfc3339(),
+            calls: self.calls.get(),
+            refusal: self.refusal.get(),
+        }
+    }
+}

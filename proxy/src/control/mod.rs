@@ -1,0 +1,151 @@
+//! The control thread: configuration from the agent, decision records to it, and the admin listener.
+//!
+//! Nothing here is on the path of a call. While the agent is away the last good configuration stays in use.
+
+pub mod admin;
+pub mod agent;
+pub mod store;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ravelin_runtime::backoff::Backoff;
+use ravelin_runtime::drain::Drain;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use crate::decision_log::CallRecord;
+use crate::limits;
+use crate::metrics::{self, Metrics};
+use crate::snapshot::Snapshot;
+use crate::worker::{Common, Question};
+use store::Store;
+
+/// The control thread's ends of the channels to the workers.
+#[derive(Debug)]
+pub struct ControlPorts {
+    /// Configuration for the workers.
+    pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    /// What each worker uses.
+    pub adopted: Vec<watch::Receiver<u64>>,
+    /// Questions to each worker.
+    pub questions: Vec<mpsc::Sender<Question>>,
+    /// Records of all workers.
+    pub decisions: mpsc::Receiver<CallRecord>,
+    /// Records that found the queue full.
+    pub lost: Arc<AtomicU64>,
+    /// True once all workers have ended.
+    pub finished: watch::Receiver<bool>,
+    /// Start of the drain.
+    pub drain: Drain,
+}
+
+/// The control thread's state.
+#[derive(Debug)]
+pub struct Control {
+    common: Arc<Common>,
+    store: Store,
+    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    adopted: Vec<watch::Receiver<u64>>,
+    decisions: mpsc::Receiver<CallRecord>,
+    lost: Arc<AtomicU64>,
+    lost_reported: u64,
+    finished: watch::Receiver<bool>,
+}
+
+/// Runs the control thread until the workers have ended and their last records are sent.
+pub fn run(common: Arc<Common>, admin: Option<std::net::TcpListener>, ports: ControlPorts) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async move {
+        let admin = admin.map(TcpListener::from_std).transpose()?;
+        let state = admin::State::new(
+            Arc::clone(&common),
+            ports.snapshots.subscribe(),
+            ports.questions,
+            ports.drain.clone(),
+        );
+        let control = Control {
+            store: Store::new(Arc::clone(&common.clock), common.config.inbound.iter().map(|inbound| inbound.forward.port()).collect()),
+            common,
+            snapshots: ports.snapshots,
+            adopted: ports.adopted,
+            decisions: ports.decisions,
+            lost: ports.lost,
+            lost_reported: 0,
+            finished: ports.finished,
+        };
+        // WHY: the admin listener lives as long as the control loop, so that a drain can be watched.
+        tokio::select! {
+            () = control.follow() => {}
+            () = admin::serve(admin, state) => {}
+        }
+        Ok(())
+    })
+}
+
+impl Control {
+    /// Keeps the stream to the agent until the workers have ended.
+    async fn follow(mut self) {
+        let mut backoff = Backoff::new(limits::AGENT_PAUSE_MIN, limits::AGENT_PAUSE_MAX);
+        loop {
+            let ended = agent::session(&mut self, &mut backoff).await;
+            self.metrics().agent_connected.set(0);
+            match ended {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%error, "no stream to the agent, keeping the last configuration"),
+            }
+            let pause = backoff.next(entropy());
+            if timeout(pause, finished(&mut self.finished)).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    fn metrics(&self) -> &Arc<Metrics> {
+        &self.common.metrics
+    }
+
+    /// Gives `snapshot` to the workers and waits until all of them use it.
+    async fn publish(&mut self, snapshot: Arc<Snapshot>) -> bool {
+        let generation = snapshot.generation;
+        let metrics = self.metrics();
+        metrics::set(&metrics.mesh_revision, snapshot.mesh_revision);
+        metrics::set(&metrics.bundle_sequence, snapshot.bundle_sequence);
+        metrics::set(&metrics.denylist_number, snapshot.denylist.number());
+        metrics.svid_expires.set(snapshot.svid.expires_at.unix_secs());
+        metrics::raise_to(&metrics.svid_changes, snapshot.identity_generation);
+        self.snapshots.send_replace(Some(snapshot));
+        timeout(limits::ADOPT_DEADLINE, self.all_adopted(generation)).await.is_ok()
+    }
+
+    async fn all_adopted(&mut self, generation: u64) {
+        for worker in &mut self.adopted {
+            // WHY: a worker that has ended uses nothing any more.
+            let _ = worker.wait_for(|adopted| *adopted >= generation).await;
+        }
+    }
+
+    /// Records lost since the last report.
+    fn take_lost(&mut self) -> u64 {
+        let total = self.lost.load(Ordering::Relaxed);
+        metrics::raise_to(&self.common.metrics.decisions_lost, total);
+        let lost = total.saturating_sub(self.lost_reported);
+        self.lost_reported = total;
+        lost
+    }
+}
+
+/// Waits until all workers have ended.
+async fn finished(finished: &mut watch::Receiver<bool>) {
+    // WHY: a sender that is gone means that the process is ending.
+    let _ = finished.wait_for(|finished| *finished).await;
+}
+
+fn entropy() -> f64 {
+    f64::from(u32::from_le_bytes(ravelin_runtime::crypto::random_bytes::<4>())) / f64::from(u32::MAX)
+}
+
+/// How long the last records may take to reach the agent when the process ends.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(2);

@@ -1,0 +1,330 @@
+//! Checks of a request head, before anything is judged: one host, one meaning, no forged statements.
+//!
+//! What leaves this file is what policy sees and what is forwarded. A head that two programs could read
+//! differently is refused (400); a header by which a caller would speak for a proxy is removed.
+//! RFC 9110 section 7.6.1 (hop-by-hop), RFC 9112 section 3.2 (target forms).
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, StatusCode, Uri, Version};
+
+use crate::limits;
+
+/// A head that is not passed on, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadRefusal {
+    /// No `Host` or `:authority`.
+    HostMissing,
+    /// More than one `Host`.
+    HostRepeated,
+    /// `Host` and the target's authority differ.
+    HostMismatch,
+    /// Not a host with an optional port.
+    HostMalformed,
+    /// CONNECT or TRACE, or not a method of letters.
+    Method,
+    /// A header that asks the application to act under another method.
+    MethodOverride,
+    /// The target is too long.
+    TargetTooLong,
+    /// The target has a form that is not served here.
+    TargetForm,
+    /// `Connection` names a field that frames or addresses the message.
+    ConnectionNames,
+    /// The message's length is told twice.
+    LengthAmbiguous,
+    /// `Expect` asks for something else than `100-continue`.
+    Expectation,
+    /// `Upgrade` to another protocol.
+    Upgrade,
+    /// Too many header fields.
+    TooManyHeaders,
+    /// The path has no single meaning (code of the policy engine).
+    Path(&'static str),
+}
+
+impl HeadRefusal {
+    /// Stable code.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::HostMissing => "host_missing",
+            Self::HostRepeated => "host_repeated",
+            Self::HostMismatch => "host_mismatch",
+            Self::HostMalformed => "host_malformed",
+            Self::Method => "method_refused",
+            Self::MethodOverride => "method_override_refused",
+            Self::TargetTooLong => "target_too_long",
+            Self::TargetForm => "target_form_refused",
+            Self::ConnectionNames => "connection_header_refused",
+            Self::LengthAmbiguous => "length_ambiguous",
+            Self::Expectation => "expectation_refused",
+            Self::Upgrade => "upgrade_not_supported",
+            Self::TooManyHeaders => "too_many_headers",
+            Self::Path(code) => code,
+        }
+    }
+
+    /// Status of the answer.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Upgrade => StatusCode::NOT_IMPLEMENTED,
+            Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HostMissing
+            | Self::HostRepeated
+            | Self::HostMismatch
+            | Self::HostMalformed
+            | Self::MethodOverride
+            | Self::TargetForm
+            | Self::ConnectionNames
+            | Self::LengthAmbiguous
+            | Self::Path(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// What the checks found; the head itself has been cleaned in place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedHead {
+    /// Host with its port if one was given, lower case.
+    pub host: HeaderValue,
+}
+
+impl CheckedHead {
+    /// The host as text.
+    pub fn host(&self) -> &str {
+        self.host.to_str().unwrap_or_default()
+    }
+}
+
+/// Checks `head` and removes from it what ends at this hop and what only a proxy may say.
+pub fn check(head: &mut Parts) -> Result<CheckedHead, HeadRefusal> {
+    if head.headers.len() > limits::HEADERS_MAX {
+        return Err(HeadRefusal::TooManyHeaders);
+    }
+    check_method(&head.method)?;
+    check_target(&head.uri, &head.method)?;
+    let host = take_host(&head.uri, &mut head.headers)?;
+    check_length(&head.headers)?;
+    check_expectation(&mut head.headers)?;
+    check_override(&head.headers)?;
+    remove_hop_by_hop(&mut head.headers, head.version)?;
+    remove_claims(&mut head.headers);
+    Ok(CheckedHead { host })
+}
+
+fn check_method(method: &Method) -> Result<(), HeadRefusal> {
+    let is_word = method.as_str().bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+    if !is_word || *method == Method::CONNECT || *method == Method::TRACE {
+        return Err(HeadRefusal::Method);
+    }
+    Ok(())
+}
+
+fn check_target(uri: &Uri, method: &Method) -> Result<(), HeadRefusal> {
+    if let Some(scheme) = uri.scheme_str()
+        && scheme != "http"
+        && scheme != "https"
+    {
+        return Err(HeadRefusal::TargetForm);
+    }
+    let Some(target) = uri.path_and_query() else {
+        return Err(HeadRefusal::TargetForm);
+    };
+    if target.as_str().len() > limits::TARGET_BYTES_MAX {
+        return Err(HeadRefusal::TargetTooLong);
+    }
+    let is_asterisk = target.as_str() == "*";
+    if !target.as_str().starts_with('/') && !(is_asterisk && *method == Method::OPTIONS) {
+        return Err(HeadRefusal::TargetForm);
+    }
+    Ok(())
+}
+
+/// Takes `Host` out of the headers and compares it with the target's authority.
+fn take_host(uri: &Uri, headers: &mut HeaderMap) -> Result<HeaderValue, HeadRefusal> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let first = hosts.next().cloned();
+    if hosts.next().is_some() {
+        return Err(HeadRefusal::HostRepeated);
+    }
+    headers.remove(header::HOST);
+    let from_header = first.as_ref().map(lower_case_host).transpose()?;
+    let from_target = match uri.authority() {
+        Some(authority) => {
+            let value = HeaderValue::from_str(authority.as_str()).map_err(|_| HeadRefusal::HostMalformed)?;
+            Some(lower_case_host(&value)?)
+        }
+        None => None,
+    };
+    match (from_header, from_target) {
+        (Some(host), Some(target)) if host != target => Err(HeadRefusal::HostMismatch),
+        (Some(host), _) | (None, Some(host)) => Ok(host),
+        (None, None) => Err(HeadRefusal::HostMissing),
+    }
+}
+
+fn lower_case_host(value: &HeaderValue) -> Result<HeaderValue, HeadRefusal> {
+    let text = value.to_str().map_err(|_| HeadRefusal::HostMalformed)?;
+    if !is_host(text) {
+        return Err(HeadRefusal::HostMalformed);
+    }
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return HeaderValue::from_str(&text.to_ascii_lowercase()).map_err(|_| HeadRefusal::HostMalformed);
+    }
+    Ok(value.clone())
+}
+
+/// A name, an IPv4 address or a bracketed IPv6 address, with an optional port. No userinfo, no list.
+fn is_host(text: &str) -> bool {
+    if text.is_empty() || text.len() > limits::HOST_BYTES_MAX {
+        return false;
+    }
+    let (name, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((address, after)) => {
+                if address.parse::<std::net::Ipv6Addr>().is_err() {
+                    return false;
+                }
+                match after.strip_prefix(':') {
+                    Some(port) => ("v6", Some(port)),
+                    None if after.is_empty() => ("v6", None),
+                    None => return false,
+                }
+            }
+            None => return false,
+        },
+        None => match text.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (text, None),
+        },
+    };
+    let is_name = !name.is_empty()
+        && !name.starts_with('.')
+        && !name.contains("..")
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+    let is_port = port.is_none_or(|port| {
+        !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0)
+    });
+    is_name && is_port
+}
+
+fn check_length(headers: &HeaderMap) -> Result<(), HeadRefusal> {
+    let is_chunked = headers.contains_key(header::TRANSFER_ENCODING);
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let first = lengths.next();
+    if lengths.next().is_some() || (is_chunked && first.is_some()) {
+        return Err(HeadRefusal::LengthAmbiguous);
+    }
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let coding = codings.next();
+    let is_plain_chunked = coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if codings.next().is_some() || !is_plain_chunked {
+        return Err(HeadRefusal::LengthAmbiguous);
+    }
+    Ok(())
+}
+
+fn check_expectation(headers: &mut HeaderMap) -> Result<(), HeadRefusal> {
+    // WHY: the server side of hyper has answered `100-continue` once the body is read; it ends at this hop.
+    match headers.remove(header::EXPECT) {
+        None => Ok(()),
+        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(()),
+        Some(_) => Err(HeadRefusal::Expectation),
+    }
+}
+
+fn check_override(headers: &HeaderMap) -> Result<(), HeadRefusal> {
+    const NAMES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+    let is_override = headers.keys().any(|name| NAMES.iter().any(|known| is_same(name.as_str(), known)));
+    if is_override { Err(HeadRefusal::MethodOverride) } else { Ok(()) }
+}
+
+/// Removes the fields that end at this hop, and those that `Connection` names.
+///
+/// `TE: trailers` stays (gRPC needs it); `Upgrade: h2c` is dropped as RFC 9110 section 7.8 allows; any
+/// other upgrade is refused.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap, version: Version) -> Result<(), HeadRefusal> {
+    const FRAMING: [HeaderName; 6] = [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::AUTHORIZATION,
+        header::TRAILER,
+        header::CONTENT_TYPE,
+    ];
+    for value in headers.get_all(header::UPGRADE) {
+        if version < Version::HTTP_2 && !value.as_bytes().eq_ignore_ascii_case(b"h2c") {
+            return Err(HeadRefusal::Upgrade);
+        }
+    }
+    let mut named = Vec::new();
+    for value in headers.get_all(header::CONNECTION) {
+        let text = value.to_str().map_err(|_| HeadRefusal::ConnectionNames)?;
+        for token in text.split(',').map(str::trim).filter(|token| !token.is_empty()) {
+            if token.eq_ignore_ascii_case("close") || token.eq_ignore_ascii_case("keep-alive") {
+                continue;
+            }
+            let name = HeaderName::from_bytes(token.as_bytes()).map_err(|_| HeadRefusal::ConnectionNames)?;
+            if FRAMING.contains(&name) {
+                return Err(HeadRefusal::ConnectionNames);
+            }
+            named.push(name);
+        }
+    }
+    for name in named {
+        headers.remove(name);
+    }
+    remove_hop_fields(headers);
+    Ok(())
+}
+
+/// Removes the fields that RFC 9110 section 7.6.1 names, and keeps `TE: trailers`.
+pub fn remove_hop_fields(headers: &mut HeaderMap) {
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+    for name in [
+        header::CONNECTION,
+        header::UPGRADE,
+        header::TRANSFER_ENCODING,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        HTTP2_SETTINGS,
+    ] {
+        headers.remove(name);
+    }
+    if let Some(te) = headers.remove(header::TE)
+        && te.as_bytes().split(|byte| *byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Removes every header by which a caller would speak for a proxy.
+pub fn remove_claims(headers: &mut HeaderMap) {
+    let claims: Vec<HeaderName> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
+    for name in claims {
+        headers.remove(name);
+    }
+}
+
+/// True for a name that only a proxy may set; `_` counts as `-`, because many applications read it so.
+pub fn is_claim(name: &str) -> bool {
+    const EXACT: [&str; 5] = ["forwarded", "x-real-ip", "x-original-url", "x-rewrite-url", "x-original-uri"];
+    const PREFIXES: [&str; 7] =
+        ["x-forwarded-", "x-spiffe-", "x-ravelin-", "x-client-cert", "x-ssl-", "ssl-client-", "x-envoy-"];
+    let is_candidate = name.bytes().next().is_some_and(|first| matches!(first, b'x' | b'f' | b's'));
+    is_candidate
+        && (EXACT.iter().any(|known| is_same(name, known))
+            || PREFIXES.iter().any(|prefix| name.get(..prefix.len()).is_some_and(|start| is_same(start, prefix))))
+}
+
+fn is_same(name: &str, known: &str) -> bool {
+    name.len() == known.len()
+        && name.bytes().zip(known.bytes()).all(|(left, right)| left == right || (left == b'_' && right == b'-'))
+}

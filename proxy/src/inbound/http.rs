@@ -1,0 +1,305 @@
+//! One inbound HTTP connection, request by request: head, path, tokens, policy, then forwarded exactly as judged.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use ravelin_policies::{HttpCall, NormalizedPath, RequestIdentity};
+use tokio::net::TcpStream;
+
+use super::{accept, policy_connection, verdict};
+use crate::body::{BodySource, ProxyBody};
+use crate::config::InboundListener;
+use crate::connections::{Direction, LiveConnection, NewConnection};
+use crate::decision_log::{CallRecord, ConnectionFacts, OpenCall, Outcome, Verdict};
+use crate::head::{self, HeadRefusal};
+use crate::identity::Peer;
+use crate::metrics::{CallLabels, ConnectionCounters};
+use crate::outbound;
+use crate::respond::{self, Refusal};
+use crate::serve::{self, Versions};
+use crate::snapshot::Snapshot;
+use crate::token::{Headers, TokenRefusal};
+use crate::upstream::{Answered, Pool};
+use crate::worker::Worker;
+
+const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+/// One authenticated connection.
+struct PeerConnection {
+    worker: Rc<Worker>,
+    facts: Arc<ConnectionFacts>,
+    live: Rc<LiveConnection>,
+    counters: Rc<ConnectionCounters>,
+    policy: ravelin_policies::Connection,
+    client_cert: HeaderValue,
+    application: Rc<Pool>,
+}
+
+/// A call that is not passed on, and the line that the caller is told.
+struct Refused {
+    refusal: Refusal,
+    text: Option<String>,
+}
+
+impl<R: Into<Refusal>> From<R> for Refused {
+    fn from(refusal: R) -> Self {
+        Self {
+            refusal: refusal.into(),
+            text: None,
+        }
+    }
+}
+
+impl Refused {
+    fn token(refused: TokenRefusal) -> Self {
+        Self {
+            refusal: refused.refusal,
+            text: Some(refused.text),
+        }
+    }
+
+    /// A 403 tells the caller nothing but that; the reason stands in the record.
+    fn line(&self) -> &str {
+        match &self.text {
+            Some(text) if self.refusal.status != StatusCode::FORBIDDEN => text,
+            Some(_) | None => self.refusal.text,
+        }
+    }
+}
+
+/// Serves one connection to its end.
+pub async fn serve(worker: Rc<Worker>, inbound: InboundListener, stream: TcpStream, source: SocketAddr) {
+    let accepted = accept(&worker, &inbound, stream, source, |snapshot| &snapshot.server.http, "http").await;
+    let Some(accepted) = accepted else {
+        return;
+    };
+    let is_h2 = accepted.stream.get_ref().1.alpn_protocol() == Some(b"h2".as_slice());
+    let registered = worker.connections().register(NewConnection {
+        direction: Direction::Inbound,
+        protocol: if is_h2 { "h2" } else { "http/1.1" },
+        address: source,
+        opened: worker.now(),
+        peer: Some(Rc::clone(&accepted.peer)),
+        identity_generation: accepted.snapshot.identity_generation,
+        tcp: None,
+    });
+    // WHY: the configuration may have changed during the handshake; what is registered is judged by the newest.
+    if let Some(newest) = worker.snapshot() {
+        registered.connection().judge(&newest, worker.now());
+    }
+    let labels = CallLabels {
+        reporter: "destination",
+        source_principal: accepted.peer.id().to_string(),
+        destination_principal: accepted.snapshot.workload.to_string(),
+        destination_service: String::new(),
+        request_protocol: "http",
+        response_code: 0,
+        connection_security_policy: "mutual_tls",
+    };
+    let connection = Rc::new(PeerConnection {
+        policy: policy_connection(&inbound, &accepted.peer, source, &accepted.stream),
+        client_cert: client_cert(&accepted.snapshot, &accepted.peer),
+        counters: Rc::new(worker.metrics().counters(labels)),
+        application: worker.application(inbound.forward),
+        live: Rc::clone(registered.connection()),
+        facts: accepted.facts,
+        worker,
+    });
+    let service = service_fn(move |request| {
+        let connection = Rc::clone(&connection);
+        async move { Ok::<_, std::convert::Infallible>(connection.call(request).await) }
+    });
+    let versions = if is_h2 { Versions::Http2 } else { Versions::Http1 };
+    serve::serve(accepted.stream, versions, service, &registered).await;
+}
+
+/// Envoy's form: who received it, the digest of the peer's certificate, and the peer's SPIFFE ID.
+fn client_cert(snapshot: &Snapshot, peer: &Peer) -> HeaderValue {
+    let text = format!("By={};Hash={};URI={}", snapshot.workload, peer.leaf_digest(), peer.id());
+    // WHY: SPIFFE IDs and hex have no character that a header cannot carry.
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+impl PeerConnection {
+    async fn call(&self, request: Request<Incoming>) -> Response<ProxyBody> {
+        self.live.count_call();
+        let (mut parts, body) = request.into_parts();
+        let record = CallRecord::new(Arc::clone(&self.facts), self.worker.now(), self.worker.call_id());
+        let mut open = OpenCall::open(Rc::clone(&self.worker), Rc::clone(&self.counters), record);
+        match self.judge_and_forward(&mut parts, body, &mut open).await {
+            Ok(answered) => {
+                let (mut parts, incoming) = answered.response.into_parts();
+                open.answered(parts.status);
+                head::remove_hop_fields(&mut parts.headers);
+                Response::from_parts(parts, ProxyBody::relay(incoming, open, answered.lease))
+            }
+            Err(refused) => self.refuse(&refused, open),
+        }
+    }
+
+    fn refuse(&self, refused: &Refused, mut open: OpenCall) -> Response<ProxyBody> {
+        let refusal = refused.refusal;
+        self.worker.metrics().refused("inbound", refusal.code);
+        open.answered(refusal.status);
+        if let Some(record) = open.record()
+            && record.verdict.code.is_empty()
+        {
+            record.verdict = Verdict {
+                code: refusal.code,
+                revision: self.worker.snapshot().map_or(0, |snapshot| snapshot.mesh_revision),
+                reason: refused.text.as_deref().unwrap_or(refusal.text).to_owned(),
+                ..Verdict::default()
+            };
+        }
+        let (parts, body) = respond::answer(refusal, refused.line()).into_parts();
+        Response::from_parts(parts, body.with_call(open))
+    }
+
+    /// The order of these steps is the security argument (design, section 6).
+    async fn judge_and_forward(
+        &self,
+        parts: &mut Parts,
+        body: Incoming,
+        open: &mut OpenCall,
+    ) -> Result<Answered, Refused> {
+        let worker = &self.worker;
+        let snapshot = worker.snapshot().ok_or(Refusal::not_ready("not_ready"))?;
+        if let Some(code) = self.live.refusal() {
+            return Err(Refusal::denied(code).closing().into());
+        }
+        let checked = head::check(parts)?;
+        let call_id = serve::request_id(&mut parts.headers, || worker.call_id());
+        note_head(open, parts, &checked.host, call_id);
+        let path = snapshot
+            .policies
+            .normalize(target(parts))
+            .map_err(|refusal| HeadRefusal::Path(refusal.code()))?;
+        note(open, |record| path.path().clone_into(&mut record.path));
+        let identity = self.authenticate(&snapshot, parts, &path, open)?;
+        self.authorize(&snapshot, parts, checked.host(), &path, &identity, open)?;
+        if serve::is_too_large(&parts.headers) {
+            return Err(Refusal::body_too_large().closing().into());
+        }
+        self.rewrite(parts, checked.host, &path, &identity)?;
+        let source = BodySource::new(body);
+        self.application.send(worker, parts, &source).await.map_err(|error| {
+            tracing::debug!(%error, "the application did not answer");
+            open.ended(Outcome::Failed);
+            outbound::refusal(&error, &source).into()
+        })
+    }
+
+    fn authenticate(
+        &self,
+        snapshot: &Snapshot,
+        parts: &Parts,
+        path: &NormalizedPath,
+        open: &mut OpenCall,
+    ) -> Result<RequestIdentity, Refused> {
+        let now = self.worker.now();
+        let identity = self.worker.tokens().authenticate(snapshot, parts, path, now).map_err(Refused::token)?;
+        note(open, |record| {
+            record.request_principal = identity.principal.clone().unwrap_or_default();
+            record.jti = identity.jti.clone().unwrap_or_default();
+        });
+        Ok(identity)
+    }
+
+    fn authorize(
+        &self,
+        snapshot: &Snapshot,
+        parts: &Parts,
+        host: &str,
+        path: &NormalizedPath,
+        identity: &RequestIdentity,
+        open: &mut OpenCall,
+    ) -> Result<(), Refused> {
+        let headers = Headers::new(&parts.headers);
+        let call = HttpCall {
+            connection: &self.policy,
+            method: parts.method.as_str(),
+            host,
+            path,
+            headers: &headers,
+            identity,
+        };
+        let decision = snapshot.policies.authorize_http(&call);
+        note(open, |record| record.verdict = verdict(&decision));
+        if decision.is_allowed {
+            return Ok(());
+        }
+        // WHY: the nearest miss is looked for on refusals alone; it is not on the path of an allowed call.
+        let explanation = snapshot.policies.explain_http(&call);
+        note(open, |record| record.verdict.reason = explanation.to_string());
+        Err(Refusal::denied(decision.code).into())
+    }
+
+    /// What was judged is what is forwarded.
+    fn rewrite(
+        &self,
+        parts: &mut Parts,
+        host: HeaderValue,
+        path: &NormalizedPath,
+        identity: &RequestIdentity,
+    ) -> Result<(), Refused> {
+        let forwarded;
+        let target = if identity.remove_params.is_empty() {
+            path.as_target()
+        } else {
+            forwarded = path.without_params(&identity.remove_params);
+            forwarded.as_target()
+        };
+        if target != self::target(parts) || parts.uri.authority().is_some() {
+            parts.uri = target.parse().map_err(|_| HeadRefusal::TargetForm)?;
+        }
+        for name in &identity.remove_headers {
+            parts.headers.remove(name.as_str());
+        }
+        for (name, value) in &identity.set_headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeadRefusal::TargetForm)?;
+            let value = HeaderValue::from_str(value).map_err(|_| HeadRefusal::TargetForm)?;
+            parts.headers.insert(name, value);
+        }
+        parts.headers.insert(header::HOST, host);
+        parts.headers.insert(CLIENT_CERT, self.client_cert.clone());
+        Ok(())
+    }
+}
+
+fn target(parts: &Parts) -> &str {
+    parts.uri.path_and_query().map_or("/", PathAndQuery::as_str)
+}
+
+fn note(open: &mut OpenCall, change: impl FnOnce(&mut CallRecord)) {
+    if let Some(record) = open.record() {
+        change(record);
+    }
+}
+
+fn note_head(open: &mut OpenCall, parts: &Parts, host: &HeaderValue, call_id: HeaderValue) {
+    note(open, |record| {
+        record.method = Some(parts.method.clone());
+        record.host = Some(host.clone());
+        record.path = parts.uri.path().to_owned();
+        record.call_id = call_id;
+        record.trace_id = trace_id(parts);
+    });
+}
+
+/// The trace id of a well-formed `traceparent` (W3C Trace Context).
+fn trace_id(parts: &Parts) -> String {
+    parts
+        .headers
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split('-').nth(1))
+        .filter(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .map(str::to_owned)
+        .unwrap_or_default()
+}

@@ -1,0 +1,74 @@
+//! Plain bytes through mutual TLS: judged once by policy, and again on every change while the connection lives.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tokio::net::TcpStream;
+
+use super::{accept, policy_connection, verdict};
+use crate::config::InboundListener;
+use crate::connections::{Direction, NewConnection};
+use crate::decision_log::{CallRecord, Outcome};
+use crate::metrics::CallLabels;
+use crate::relay;
+use crate::upstream::dial;
+use crate::worker::Worker;
+
+/// Serves one connection to its end.
+pub async fn serve(worker: Rc<Worker>, inbound: InboundListener, stream: TcpStream, source: SocketAddr) {
+    let accepted = accept(&worker, &inbound, stream, source, |snapshot| &snapshot.server.tcp, "tcp").await;
+    let Some(accepted) = accepted else {
+        return;
+    };
+    let connection = policy_connection(&inbound, &accepted.peer, source, &accepted.stream);
+    let decision = accepted.snapshot.policies.authorize_tcp(&connection);
+    let started = tokio::time::Instant::now();
+    let mut record = CallRecord::new(accepted.facts, worker.now(), worker.call_id());
+    record.verdict = verdict(&decision);
+    if !decision.is_allowed {
+        worker.metrics().refused("inbound", decision.code);
+        record.outcome = Outcome::Completed;
+        worker.decisions().write(record);
+        return;
+    }
+    let registered = worker.connections().register(NewConnection {
+        direction: Direction::Inbound,
+        protocol: "tcp",
+        address: source,
+        opened: worker.now(),
+        peer: Some(Rc::clone(&accepted.peer)),
+        identity_generation: accepted.snapshot.identity_generation,
+        tcp: Some(connection),
+    });
+    // WHY: the configuration may have changed during the handshake; what is registered is judged by the newest.
+    if let Some(newest) = worker.snapshot() {
+        registered.connection().judge(&newest, worker.now());
+    }
+    let counters = worker.metrics().tcp(&CallLabels {
+        reporter: "destination",
+        source_principal: accepted.peer.id().to_string(),
+        destination_principal: accepted.snapshot.workload.to_string(),
+        destination_service: String::new(),
+        request_protocol: "tcp",
+        response_code: 0,
+        connection_security_policy: "mutual_tls",
+    });
+    match dial::tcp(inbound.forward).await {
+        Err(error) => {
+            tracing::warn!(%error, "the application cannot be reached");
+            record.outcome = Outcome::Failed;
+        }
+        Ok(application) => {
+            let orders = registered.connection().orders();
+            let (ended, carried) = relay::relay(accepted.stream, application, orders).await;
+            counters.count(carried.sent, carried.received);
+            record.outcome = ended.outcome();
+            if let relay::Ended::Cut(code) = ended {
+                worker.metrics().refused("inbound", code);
+                record.verdict.reason = format!("cut: {code}");
+            }
+        }
+    }
+    record.latency = started.elapsed();
+    worker.decisions().write(record);
+}

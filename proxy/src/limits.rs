@@ -1,0 +1,112 @@
+//! Every bound of the proxy, in one place: sizes, counts and deadlines.
+//!
+//! A bound that is reached leads to a refusal with a stable code, to a closed connection or
+//! to a counted loss; never to growth. Times are wall time on the monotonic clock of tokio.
+
+use std::time::Duration;
+
+/// Open connections that one listener of one worker holds; the next one is closed at accept.
+pub const CONNECTIONS_PER_LISTENER_MAX: usize = 10_000;
+/// Backlog that is asked of the kernel for each listening socket.
+pub const LISTEN_BACKLOG: i32 = 1024;
+/// Pause after `accept` failed (descriptors exhausted), so that the loop does not spin.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// From accept to the end of the TLS handshake.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// From the end of the handshake, or of the last response, to the end of the next request head (HTTP/1.1).
+pub const HEAD_DEADLINE: Duration = Duration::from_secs(60);
+/// One TCP dial to an endpoint or to the application.
+pub const DIAL_DEADLINE: Duration = Duration::from_secs(5);
+/// From the request's last try to the response head.
+pub const RESPONSE_HEAD_DEADLINE: Duration = Duration::from_secs(120);
+/// Longest silence inside a request or response body.
+pub const BODY_IDLE: Duration = Duration::from_secs(300);
+/// Longest silence in both directions of a plain TCP connection.
+pub const TCP_IDLE: Duration = Duration::from_secs(3600);
+
+/// Read buffer of an HTTP/1.1 connection, and so the bound of one request or response head.
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Header fields in one head.
+pub const HEADERS_MAX: usize = 128;
+/// Decoded header list of one HTTP/2 message.
+pub const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
+/// Request target as it stands in the head.
+pub const TARGET_BYTES_MAX: usize = 16 * 1024;
+/// `Host` or `:authority`.
+pub const HOST_BYTES_MAX: usize = 255;
+/// Request body that is passed to the application.
+pub const REQUEST_BODY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// An `x-request-id` that is longer is replaced.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Streams that a peer may have open on one HTTP/2 connection.
+pub const STREAMS_MAX: u32 = 1024;
+/// Streams reset by a peer before we answered, after which the connection is closed (rapid reset).
+pub const RESET_STREAMS_PENDING_MAX: usize = 64;
+/// Streams that we reset because of a peer's error, after which the connection is closed.
+pub const RESET_STREAMS_LOCAL_MAX: usize = 1024;
+/// Flow-control window of one HTTP/2 stream.
+pub const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Flow-control window of one HTTP/2 connection.
+pub const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// HTTP/2 ping on a connection between proxies, and how long its answer may take.
+pub const H2_PING_EVERY: Duration = Duration::from_secs(20);
+/// See [`H2_PING_EVERY`].
+pub const H2_PING_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Tries of one request that was provably not processed: the first one included.
+pub const TRIES_MAX: u32 = 4;
+/// Endpoints that are dialled for one request before it is refused.
+pub const ENDPOINT_TRIES_MAX: usize = 3;
+/// An endpoint that could not be dialled is passed over for this long while others can.
+pub const ENDPOINT_PAUSE: Duration = Duration::from_secs(1);
+/// Idle HTTP/1.1 connections kept for one destination and worker.
+pub const IDLE_CONNECTIONS_MAX: usize = 256;
+/// An HTTP/1.1 connection idle for longer is not used again: common servers close theirs after 5 s.
+pub const IDLE_CONNECTION_AGE: Duration = Duration::from_millis(1500);
+
+/// A connection that is no longer trusted has this long to finish what is in flight.
+pub const UNTRUSTED_GRACE: Duration = Duration::from_secs(5);
+/// A connection whose peer is on the deny-list has this long.
+pub const DENIED_GRACE: Duration = Duration::from_millis(500);
+/// How often expiry of live connections is looked at.
+pub const JUDGE_EVERY: Duration = Duration::from_secs(1);
+
+/// Decision records between the workers and the control thread.
+pub const DECISION_QUEUE_MAX: usize = 16 * 1024;
+/// Decision records in one message to the agent.
+pub const DECISION_BATCH_MAX: usize = 512;
+/// Longest time that a decision record waits for others.
+pub const DECISION_BATCH_WAIT: Duration = Duration::from_millis(200);
+/// Longest text of one field of a decision record.
+pub const DECISION_FIELD_BYTES_MAX: usize = 1024;
+
+/// Routes whose series one connection of the application keeps resolved.
+pub const ROUTES_PER_CONNECTION_MAX: usize = 64;
+
+/// Valid signatures remembered by one worker.
+pub const TOKENS_MAX: usize = 4096;
+/// One connect to the agent.
+pub const AGENT_CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// First and longest pause between two connects to the agent.
+pub const AGENT_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// See [`AGENT_PAUSE_MIN`].
+pub const AGENT_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// One configuration message from the agent.
+pub const AGENT_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Messages to the agent that wait for the stream.
+pub const AGENT_QUEUE_MAX: usize = 16;
+/// All workers take a new configuration into use within this time, or the acknowledgement waits on.
+pub const ADOPT_DEADLINE: Duration = Duration::from_secs(5);
+/// Answer of one worker to a question of the admin listener.
+pub const ADMIN_DEADLINE: Duration = Duration::from_secs(2);
+/// Questions of the admin listener that wait for one worker.
+pub const ADMIN_QUEUE_MAX: usize = 8;
+
+/// Workers that a configuration file may ask for.
+pub const WORKERS_MAX: usize = 256;
+/// Longest drain that a configuration file may ask for.
+pub const DRAIN_MAX: Duration = Duration::from_secs(3600);
+/// Time between the first GOAWAY and the closing of idle connections when a drain begins.
+pub const LISTENER_LINGER: Duration = Duration::from_millis(50);

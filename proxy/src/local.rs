@@ -1,0 +1,13 @@
+//! Lets hyper put its tasks on the worker's own thread.
+
+use hyper::rt::Executor;
+
+/// Spawns on the current `LocalSet`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LocalExecutor;
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

@@ -1,0 +1,187 @@
+//! What the application calls: the mesh over HTTP (by `Host`), or one service over plain TCP (`tcp`).
+//!
+//! The application is trusted with nothing: heads are checked as on the inbound side, and the peer must be one of
+//! the identities that the service declares.
+
+pub mod tcp;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use tokio::net::TcpStream;
+
+use crate::body::{BodySource, ProxyBody};
+use crate::connections::{Direction, NewConnection};
+use crate::decision_log::{CallRecord, ConnectionFacts, OpenCall, Outcome, Verdict};
+use crate::metrics::{CallLabels, ConnectionCounters};
+use crate::respond::{self, Refusal};
+use crate::route::Route;
+use crate::upstream::SendError;
+use crate::upstream::dial::DialError;
+use crate::worker::Worker;
+use crate::{head, limits, serve};
+
+/// One connection of the application.
+struct Caller {
+    worker: Rc<Worker>,
+    facts: Arc<ConnectionFacts>,
+    connection: Rc<crate::connections::LiveConnection>,
+    counters: std::cell::RefCell<Vec<(Arc<Route>, Rc<ConnectionCounters>)>>,
+}
+
+/// Serves one connection of the application to its end.
+pub async fn serve_http(worker: Rc<Worker>, stream: TcpStream, source: SocketAddr) {
+    let registered = worker.connections().register(NewConnection {
+        direction: Direction::Outbound,
+        protocol: "plain",
+        address: source,
+        opened: worker.now(),
+        peer: None,
+        identity_generation: 0,
+        tcp: None,
+    });
+    let workload = worker.snapshot().map(|snapshot| snapshot.workload.to_string()).unwrap_or_default();
+    let caller = Rc::new(Caller {
+        facts: Arc::new(ConnectionFacts {
+            workload,
+            protocol: "http",
+            source: Some(source),
+            ..ConnectionFacts::default()
+        }),
+        connection: Rc::clone(registered.connection()),
+        counters: std::cell::RefCell::new(Vec::new()),
+        worker,
+    });
+    let service = service_fn(move |request| {
+        let caller = Rc::clone(&caller);
+        async move { Ok::<_, std::convert::Infallible>(call(caller, request).await) }
+    });
+    serve::serve(stream, serve::Versions::Sniffed, service, &registered).await;
+}
+
+async fn call(caller: Rc<Caller>, request: Request<Incoming>) -> Response<ProxyBody> {
+    caller.connection.count_call();
+    let (mut parts, body) = request.into_parts();
+    let record = CallRecord::new(Arc::clone(&caller.facts), caller.worker.now(), caller.worker.call_id());
+    let mut open = OpenCall::open(Rc::clone(&caller.worker), caller.unrouted(), record);
+    match forward(&caller, &mut parts, body, &mut open).await {
+        Ok(answered) => {
+            let mut response = answered.response;
+            open.answered(response.status());
+            head::remove_hop_fields(response.headers_mut());
+            let (parts, incoming) = response.into_parts();
+            Response::from_parts(parts, ProxyBody::relay(incoming, open, answered.lease))
+        }
+        Err(refusal) => {
+            caller.worker.metrics().refused("outbound", refusal.code);
+            open.answered(refusal.status);
+            // WHY: only a considered No is a decision; a peer that is down is not.
+            if is_decision(refusal)
+                && let Some(record) = open.record()
+            {
+                record.verdict = Verdict {
+                    code: refusal.code,
+                    revision: caller.worker.snapshot().map_or(0, |snapshot| snapshot.mesh_revision),
+                    reason: refusal.text.to_owned(),
+                    ..Verdict::default()
+                };
+            }
+            let (parts, body) = respond::refuse(refusal).into_parts();
+            Response::from_parts(parts, body.with_call(open))
+        }
+    }
+}
+
+fn is_decision(refusal: Refusal) -> bool {
+    refusal.status == StatusCode::NOT_FOUND || refusal.code == "peer_untrusted"
+}
+
+async fn forward(
+    caller: &Rc<Caller>,
+    parts: &mut http::request::Parts,
+    body: Incoming,
+    open: &mut OpenCall,
+) -> Result<crate::upstream::Answered, Refusal> {
+    let worker = &caller.worker;
+    let checked = head::check(parts)?;
+    if let Some(record) = open.record() {
+        record.method = Some(parts.method.clone());
+        record.host = Some(checked.host.clone());
+        record.path = parts.uri.path().to_owned();
+    }
+    let snapshot = worker.snapshot().ok_or(Refusal::not_ready("not_ready"))?;
+    if snapshot.is_expired(worker.now()) {
+        return Err(Refusal::not_ready("svid_expired"));
+    }
+    let route = snapshot.routes.find(checked.host()).ok_or_else(Refusal::no_route)?;
+    open.count_with(caller.counters(route));
+    // WHY: the path is judged where it is served, by the workload's own policies; here it only leaves absolute form.
+    parts.uri = serve::origin_form(&parts.uri).ok_or(head::HeadRefusal::TargetForm)?;
+    parts.headers.insert(header::HOST, checked.host);
+    let call_id = serve::request_id(&mut parts.headers, || worker.call_id());
+    if let Some(record) = open.record() {
+        record.call_id = call_id;
+    }
+    if serve::is_too_large(&parts.headers) {
+        return Err(Refusal::body_too_large().closing());
+    }
+    let source = BodySource::new(body);
+    let cluster = worker.clusters().of(route);
+    cluster.send(worker, parts, &source).await.map_err(|error| {
+        tracing::debug!(%error, service = %route.service, "call failed");
+        open.ended(Outcome::Failed);
+        refusal(&error, &source)
+    })
+}
+
+/// What the application is told about a call that got no response.
+pub fn refusal(error: &SendError, body: &BodySource) -> Refusal {
+    if body.is_too_large() {
+        return Refusal::body_too_large().closing();
+    }
+    match error {
+        SendError::Dial(DialError::NotReady) => Refusal::not_ready("not_ready"),
+        SendError::Dial(error) if error.is_untrusted() => Refusal::peer_untrusted(),
+        SendError::Dial(_) => Refusal::unreachable(),
+        SendError::Deadline => Refusal::upstream_timeout(),
+        SendError::Failed(_) | SendError::Target => Refusal::upstream_failed(),
+    }
+}
+
+impl Caller {
+    /// The series of calls that have no route (yet).
+    fn unrouted(&self) -> Rc<ConnectionCounters> {
+        Rc::new(self.worker.metrics().counters(self.labels(String::new(), String::new())))
+    }
+
+    fn counters(&self, route: &Arc<Route>) -> Rc<ConnectionCounters> {
+        let mut known = self.counters.borrow_mut();
+        if let Some((_, counters)) = known.iter().find(|(known, _)| Arc::ptr_eq(known, route)) {
+            return Rc::clone(counters);
+        }
+        let principal = route.expected.first().map(ToString::to_string).unwrap_or_default();
+        let counters = Rc::new(self.worker.metrics().counters(self.labels(route.service.clone(), principal)));
+        if known.len() >= limits::ROUTES_PER_CONNECTION_MAX {
+            known.clear();
+        }
+        known.push((Arc::clone(route), Rc::clone(&counters)));
+        counters
+    }
+
+    fn labels(&self, service: String, principal: String) -> CallLabels {
+        CallLabels {
+            reporter: "source",
+            source_principal: self.facts.workload.clone(),
+            destination_principal: principal,
+            destination_service: service,
+            request_protocol: "http",
+            response_code: 0,
+            connection_security_policy: "mutual_tls",
+        }
+    }
+}
+

@@ -1,0 +1,105 @@
+//! Plain TCP of the application to one service of the mesh, through mutual TLS.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use crate::config::TcpOutboundListener;
+use crate::connections::{Direction, NewConnection};
+use crate::decision_log::{CallRecord, ConnectionFacts, Outcome, Verdict};
+use crate::identity::Peer;
+use crate::metrics::CallLabels;
+use crate::relay;
+use crate::route::Route;
+use crate::snapshot::Snapshot;
+use crate::upstream::dial::{self, DialError};
+use crate::worker::Worker;
+
+/// Serves one connection to its end.
+pub async fn serve(worker: Rc<Worker>, listener: TcpOutboundListener, stream: TcpStream, source: SocketAddr) {
+    let Some(snapshot) = worker.snapshot().filter(|snapshot| !snapshot.is_expired(worker.now())) else {
+        worker.metrics().refused("outbound", "not_ready");
+        return;
+    };
+    let service = listener.service.to_ascii_lowercase();
+    let Some(route) = snapshot.routes.find(&service).cloned() else {
+        refused(&worker, &snapshot, source, "no_route", "no service of the mesh has this host and port");
+        return;
+    };
+    let (peer_stream, peer) = match dial(&worker, &snapshot, &route).await {
+        Ok(dialled) => dialled,
+        Err(error) => {
+            tracing::warn!(service, %error, "service cannot be reached");
+            if error.is_untrusted() {
+                refused(&worker, &snapshot, source, "peer_untrusted", "the endpoint's identity is not the expected one");
+            } else {
+                worker.metrics().refused("outbound", "upstream_unreachable");
+            }
+            return;
+        }
+    };
+    let registered = worker.connections().register(NewConnection {
+        direction: Direction::Outbound,
+        protocol: "tcp",
+        address: source,
+        opened: worker.now(),
+        peer: Some(Rc::clone(&peer)),
+        identity_generation: snapshot.identity_generation,
+        tcp: None,
+    });
+    let counters = worker.metrics().tcp(&CallLabels {
+        reporter: "source",
+        source_principal: snapshot.workload.to_string(),
+        destination_principal: peer.id().to_string(),
+        destination_service: route.service.clone(),
+        request_protocol: "tcp",
+        response_code: 0,
+        connection_security_policy: "mutual_tls",
+    });
+    let (ended, carried) = relay::relay(stream, peer_stream, registered.connection().orders()).await;
+    counters.count(carried.sent, carried.received);
+    tracing::debug!(?ended, service, "tcp connection ended");
+}
+
+async fn dial(
+    worker: &Rc<Worker>,
+    snapshot: &Arc<Snapshot>,
+    route: &Arc<Route>,
+) -> Result<(TlsStream<TcpStream>, Rc<Peer>), DialError> {
+    let mut last = DialError::NotReady;
+    let cluster = worker.clusters().of(route);
+    for pool in cluster.order() {
+        let Some(address) = pool.peer_address() else {
+            continue;
+        };
+        let config = worker.client_config(snapshot, &route.expected, &[])?;
+        match dial::tls(address, config).await {
+            Ok((stream, peer)) if !snapshot.is_denied(&peer, worker.now()) => return Ok((stream, peer)),
+            Ok(_) => last = DialError::Denied(address),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn refused(worker: &Rc<Worker>, snapshot: &Snapshot, source: SocketAddr, code: &'static str, reason: &str) {
+    worker.metrics().refused("outbound", code);
+    let facts = Arc::new(ConnectionFacts {
+        workload: snapshot.workload.to_string(),
+        protocol: "tcp",
+        source: Some(source),
+        ..ConnectionFacts::default()
+    });
+    let mut record = CallRecord::new(facts, worker.now(), worker.call_id());
+    record.verdict = Verdict {
+        code,
+        revision: snapshot.mesh_revision,
+        reason: reason.to_owned(),
+        ..Verdict::default()
+    };
+    record.outcome = Outcome::Failed;
+    worker.decisions().write(record);
+}

@@ -1,0 +1,131 @@
+//! From the host of a call to the service that is meant: its endpoints and the identities expected there.
+//!
+//! Pure. Built from the ServiceEntries of one mesh revision. An unknown host has no route; nothing is guessed.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ravelin_policies::{Endpoint, ServiceEntry};
+use ravelin_proto::spiffe_id::SpiffeId;
+
+/// One port of one service.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Route {
+    /// `host:port` as declared, for metrics.
+    pub service: String,
+    /// Inbound listeners of the peers.
+    pub endpoints: Vec<SocketAddr>,
+    /// Identities that may answer.
+    pub expected: Arc<[SpiffeId]>,
+}
+
+/// All routes of one revision.
+#[derive(Debug, Default)]
+pub struct Routes {
+    exact: HashMap<String, ServiceRoutes>,
+    /// `.example.org` for `*.example.org`, longest first.
+    suffixes: Vec<(String, ServiceRoutes)>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct ServiceRoutes {
+    ports: Vec<(u16, Arc<Route>)>,
+}
+
+impl Routes {
+    /// Reads the services. Of two entries for one host and port the first wins.
+    pub fn new(services: &[ServiceEntry]) -> Self {
+        let mut routes = Self::default();
+        for service in services {
+            for host in &service.hosts {
+                let host = host.to_ascii_lowercase();
+                let ports = service_ports(service, &host);
+                match host.strip_prefix('*') {
+                    Some(suffix) => match routes.suffixes.iter_mut().find(|(known, _)| known == suffix) {
+                        Some((_, known)) => known.add(ports),
+                        None => routes.suffixes.push((suffix.to_owned(), ServiceRoutes { ports })),
+                    },
+                    None => routes.exact.entry(host).or_default().add(ports),
+                }
+            }
+        }
+        routes.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        routes
+    }
+
+    /// Finds the service of `host`, a lower-case name with or without port.
+    ///
+    /// Without a port: port 80 if the service has it, else its only or first one.
+    pub fn find(&self, host: &str) -> Option<&Arc<Route>> {
+        let (name, port) = split_port(host);
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let service = self.exact.get(name).or_else(|| {
+            self.suffixes
+                .iter()
+                .find(|(suffix, _)| name.len() > suffix.len() && name.ends_with(suffix.as_str()))
+                .map(|(_, service)| service)
+        })?;
+        service.find(port)
+    }
+
+    /// Every route.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
+        let suffixes = self.suffixes.iter().map(|(_, service)| service);
+        self.exact.values().chain(suffixes).flat_map(|service| service.ports.iter().map(|(_, route)| route))
+    }
+
+    /// Number of hosts.
+    pub fn len(&self) -> usize {
+        self.exact.len().saturating_add(self.suffixes.len())
+    }
+
+    /// True without hosts.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl ServiceRoutes {
+    fn add(&mut self, ports: Vec<(u16, Arc<Route>)>) {
+        for (port, route) in ports {
+            if !self.ports.iter().any(|(known, _)| *known == port) {
+                self.ports.push((port, route));
+            }
+        }
+    }
+
+    fn find(&self, port: Option<u16>) -> Option<&Arc<Route>> {
+        let wanted = port.unwrap_or(80);
+        let exact = self.ports.iter().find(|(known, _)| *known == wanted);
+        let first = if port.is_none() { self.ports.first() } else { None };
+        exact.or(first).map(|(_, route)| route)
+    }
+}
+
+fn service_ports(service: &ServiceEntry, host: &str) -> Vec<(u16, Arc<Route>)> {
+    let expected: Arc<[SpiffeId]> = service.subject_alt_names.clone().into();
+    service
+        .ports
+        .iter()
+        .map(|port| {
+            let address = |endpoint: &Endpoint| SocketAddr::new(endpoint.address, endpoint.port_for(port));
+            let route = Route {
+                service: format!("{host}:{}", port.number),
+                endpoints: service.endpoints.iter().map(address).collect(),
+                expected: Arc::clone(&expected),
+            };
+            (port.number, Arc::new(route))
+        })
+        .collect()
+}
+
+fn split_port(host: &str) -> (&str, Option<u16>) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !name.contains(':') || name.ends_with(']') => match port.parse() {
+            Ok(port) => (name, Some(port)),
+            Err(_) => (host, None),
+        },
+        Some(_) | None => (host, None),
+    }
+}

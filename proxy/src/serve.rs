@@ -1,0 +1,128 @@
+//! The server side of HTTP for both directions: strict limits, one connection to its end or to the order to end.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+use crate::body::ProxyBody;
+use crate::connections::{Order, Registered};
+use crate::limits;
+use crate::local::LocalExecutor;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Which versions of HTTP a connection may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Versions {
+    /// As negotiated: HTTP/1.1.
+    Http1,
+    /// As negotiated: HTTP/2.
+    Http2,
+    /// Told by the first bytes (plain text of the application).
+    Sniffed,
+}
+
+/// Serves one connection until it ends, obeying the orders of its registration.
+pub async fn serve<I, S>(stream: I, versions: Versions, service: S, registered: &Registered)
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Service<Request<Incoming>, Response = Response<ProxyBody>, Error = Infallible> + 'static,
+    S::Future: 'static,
+{
+    let builder = builder(versions);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut orders = registered.connection().orders();
+    loop {
+        let changed = tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "connection ended");
+                }
+                return;
+            }
+            changed = orders.changed() => changed,
+        };
+        let order = *orders.borrow_and_update();
+        match order {
+            Order::Serve if changed.is_ok() => {}
+            Order::Serve | Order::Drain => connection.as_mut().graceful_shutdown(),
+            Order::End { grace, .. } => {
+                connection.as_mut().graceful_shutdown();
+                let ended: Pin<&mut _> = connection.as_mut();
+                if timeout(grace, ended).await.is_err() {
+                    tracing::debug!("connection cut");
+                }
+                return;
+            }
+        }
+    }
+}
+
+fn builder(versions: Versions) -> auto::Builder<LocalExecutor> {
+    let mut builder = auto::Builder::new(LocalExecutor);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .max_buf_size(limits::HEAD_BYTES_MAX)
+        .max_headers(limits::HEADERS_MAX)
+        .header_read_timeout(limits::HEAD_DEADLINE)
+        .half_close(false);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::STREAMS_MAX)
+        .max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
+        .max_pending_accept_reset_streams(limits::RESET_STREAMS_PENDING_MAX)
+        .max_local_error_reset_streams(limits::RESET_STREAMS_LOCAL_MAX)
+        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(limits::H2_PING_EVERY)
+        .keep_alive_timeout(limits::H2_PING_DEADLINE);
+    match versions {
+        Versions::Http1 => builder.http1_only(),
+        Versions::Http2 => builder.http2_only(),
+        Versions::Sniffed => builder,
+    }
+}
+
+/// The target without scheme and authority.
+pub fn origin_form(uri: &Uri) -> Option<Uri> {
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = Some(uri.path_and_query()?.clone());
+    Uri::from_parts(parts).ok()
+}
+
+/// Keeps the caller's `x-request-id` where it is one printable word of bounded length, else sets `new`.
+pub fn request_id(headers: &mut HeaderMap, new: impl FnOnce() -> HeaderValue) -> HeaderValue {
+    let mut values = headers.get_all(&REQUEST_ID).iter();
+    let only = match (values.next(), values.next()) {
+        (Some(value), None) if is_request_id(value) => Some(value.clone()),
+        (Some(_) | None, _) => None,
+    };
+    only.unwrap_or_else(|| {
+        let id = new();
+        headers.insert(REQUEST_ID, id.clone());
+        id
+    })
+}
+
+fn is_request_id(value: &HeaderValue) -> bool {
+    let bytes = value.as_bytes();
+    !bytes.is_empty() && bytes.len() <= limits::REQUEST_ID_BYTES_MAX && bytes.iter().all(u8::is_ascii_graphic)
+}
+
+/// True when the head announces a body that is longer than what is passed on.
+pub fn is_too_large(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok())
+        .and_then(|length| length.parse::<u64>().ok())
+        .is_some_and(|length| length > limits::REQUEST_BODY_BYTES_MAX)
+}

@@ -1,0 +1,121 @@
+//! Which endpoint of a service takes the next call: in turn, passing over those that could not be dialled just now.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use crate::body::BodySource;
+use crate::limits;
+use crate::route::{Route, Routes};
+use crate::upstream::dial::DialError;
+use crate::upstream::{Answered, Pool, SendError, Target};
+use crate::worker::Worker;
+
+/// One worker's connections to the endpoints of one route.
+#[derive(Debug)]
+pub struct Cluster {
+    route: Arc<Route>,
+    pools: Vec<Rc<Pool>>,
+    next: Cell<usize>,
+}
+
+/// All clusters of one worker, by route.
+#[derive(Debug, Default)]
+pub struct Clusters {
+    by_route: RefCell<HashMap<usize, Rc<Cluster>>>,
+}
+
+impl Clusters {
+    /// The cluster of `route`, made at its first use.
+    pub fn of(&self, route: &Arc<Route>) -> Rc<Cluster> {
+        let key = Arc::as_ptr(route).addr();
+        let mut by_route = self.by_route.borrow_mut();
+        Rc::clone(by_route.entry(key).or_insert_with(|| Cluster::new(route, &HashMap::new())))
+    }
+
+    /// Follows a change of the routes: a cluster whose endpoints and identities stayed keeps its connections.
+    pub fn adopt(&self, routes: &Routes) {
+        let old = self.by_route.take();
+        let mut known: HashMap<_, Rc<Pool>> = HashMap::new();
+        for cluster in old.values() {
+            for (endpoint, pool) in cluster.route.endpoints.iter().zip(&cluster.pools) {
+                known.insert((*endpoint, Arc::clone(&cluster.route.expected)), Rc::clone(pool));
+            }
+        }
+        let mut by_route = self.by_route.borrow_mut();
+        for route in routes.all() {
+            let is_used = route
+                .endpoints
+                .iter()
+                .any(|endpoint| known.contains_key(&(*endpoint, Arc::clone(&route.expected))));
+            if is_used {
+                by_route.insert(Arc::as_ptr(route).addr(), Cluster::new(route, &known));
+            }
+        }
+    }
+
+    /// Drops connections that must not be used again.
+    pub fn tidy(&self, generation: u64) {
+        for cluster in self.by_route.borrow().values() {
+            for pool in &cluster.pools {
+                pool.tidy(generation);
+            }
+        }
+    }
+}
+
+type Known = HashMap<(std::net::SocketAddr, Arc<[ravelin_proto::spiffe_id::SpiffeId]>), Rc<Pool>>;
+
+impl Cluster {
+    fn new(route: &Arc<Route>, known: &Known) -> Rc<Self> {
+        let pool = |endpoint: &std::net::SocketAddr| {
+            let key = (*endpoint, Arc::clone(&route.expected));
+            known.get(&key).cloned().unwrap_or_else(|| {
+                Pool::new(Target::Peer {
+                    address: *endpoint,
+                    expected: Arc::clone(&route.expected),
+                })
+            })
+        };
+        Rc::new(Self {
+            route: Arc::clone(route),
+            pools: route.endpoints.iter().map(pool).collect(),
+            next: Cell::new(0),
+        })
+    }
+
+    /// Sends a request to one endpoint, to another one where a dial fails.
+    pub async fn send(&self, worker: &Rc<Worker>, head: &Parts, body: &Rc<BodySource>) -> Result<Answered, SendError> {
+        let mut last = SendError::Dial(DialError::NotReady);
+        for pool in self.order() {
+            match pool.send(worker, head, body).await {
+                Err(SendError::Dial(error)) => {
+                    tracing::warn!(service = %self.route.service, %error, "endpoint cannot be used");
+                    last = SendError::Dial(error);
+                }
+                result => return result,
+            }
+        }
+        Err(last)
+    }
+
+    /// Endpoints to try, the next in turn first, freshly failed ones last.
+    pub fn order(&self) -> Vec<&Rc<Pool>> {
+        let first = self.next.get();
+        self.next.set(first.wrapping_add(1));
+        let count = self.pools.len().max(1);
+        let turned = self.pools.iter().cycle().skip(first % count).take(self.pools.len());
+        let (paused, mut ordered): (Vec<_>, Vec<_>) = turned.partition(|pool| pool.is_paused());
+        ordered.extend(paused);
+        ordered.truncate(limits::ENDPOINT_TRIES_MAX);
+        ordered
+    }
+
+    /// The route.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+}

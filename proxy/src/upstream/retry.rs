@@ -1,0 +1,52 @@
+//! May a failed request be sent again? Only if it was provably not processed, or is safe to repeat.
+//!
+//! Pure. RFC 9113 section 8.7 (REFUSED_STREAM, GOAWAY), RFC 9110 section 9.2.2 (idempotent methods).
+
+use std::error::Error as _;
+
+use http::Method;
+
+/// What is known about a request that got no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The other side did not see it, or says that it did not process it.
+    NotProcessed,
+    /// The connection, used before, ended without one byte of an answer.
+    ConnectionClosed,
+    /// Nothing is known.
+    Unknown,
+}
+
+/// Reads the fate from hyper's error. `is_returned`: hyper gave the request back unsent.
+pub fn fate(error: &hyper::Error, is_returned: bool) -> Fate {
+    if is_returned || error.is_canceled() {
+        return Fate::NotProcessed;
+    }
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(cause) = cause.downcast_ref::<h2::Error>() {
+            let is_refused = cause.is_remote() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+            let is_gone = cause.is_go_away() && cause.is_remote() && cause.reason() == Some(h2::Reason::NO_ERROR);
+            return if is_refused || is_gone { Fate::NotProcessed } else { Fate::Unknown };
+        }
+        source = cause.source();
+    }
+    if error.is_closed() {
+        return Fate::NotProcessed;
+    }
+    if error.is_incomplete_message() { Fate::ConnectionClosed } else { Fate::Unknown }
+}
+
+/// True when the request may be sent again.
+///
+/// INVARIANT: never once a byte of its body was read.
+pub fn may_repeat(fate: Fate, method: &Method, is_reused: bool, is_body_touched: bool) -> bool {
+    if is_body_touched {
+        return false;
+    }
+    match fate {
+        Fate::NotProcessed => true,
+        Fate::ConnectionClosed => is_reused && method.is_idempotent(),
+        Fate::Unknown => false,
+    }
+}

@@ -1,0 +1,278 @@
+//! One thread of the data path: its listeners, live connections, upstream pools and counters. Shares nothing mutable.
+//!
+//! The control thread swaps in snapshots; the worker adopts them between two calls, judges its live connections by
+//! them and reports the generation that it uses.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use ravelin_proto::spiffe_id::SpiffeId;
+use ravelin_proto::time::Timestamp;
+use ravelin_runtime::clock::SharedClock;
+use ravelin_runtime::drain::Drain;
+use rustls::ClientConfig;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::LocalSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::config::ProxyConfig;
+use crate::connections::{ConnectionLine, Connections};
+use crate::decision_log::DecisionSink;
+use crate::identity::{self, IdentityError};
+use crate::limits;
+use crate::listener::{self, Bound};
+use crate::metrics::Metrics;
+use crate::snapshot::Snapshot;
+use crate::token::TokenCache;
+use crate::upstream::balancer::Clusters;
+use crate::upstream::{Pool, Target};
+
+/// What all workers have in common.
+#[derive(Debug)]
+pub struct Common {
+    /// Configuration of the process.
+    pub config: ProxyConfig,
+    /// Wall time.
+    pub clock: SharedClock,
+    /// Metrics of the process.
+    pub metrics: Arc<Metrics>,
+}
+
+/// A worker's ends of the channels to the control thread.
+#[derive(Debug)]
+pub struct WorkerPorts {
+    /// Configuration to take into use.
+    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Generation in use.
+    pub adopted: watch::Sender<u64>,
+    /// Questions of the admin listener.
+    pub questions: mpsc::Receiver<Question>,
+    /// Decision records.
+    pub decisions: DecisionSink,
+    /// Start of the drain.
+    pub drain: Drain,
+}
+
+/// What the admin listener asks a worker.
+#[derive(Debug)]
+pub enum Question {
+    /// The live connections.
+    Connections(oneshot::Sender<Vec<ConnectionLine>>),
+}
+
+/// The state of one worker; everything in it belongs to one thread.
+#[derive(Debug)]
+pub struct Worker {
+    common: Arc<Common>,
+    snapshot: RefCell<Option<Arc<Snapshot>>>,
+    connections: Rc<Connections>,
+    applications: RefCell<HashMap<SocketAddr, Rc<Pool>>>,
+    clusters: Clusters,
+    decisions: DecisionSink,
+    tokens: TokenCache,
+    call_ids: CallIds,
+    drain: Drain,
+}
+
+/// Runs a worker on the current thread until its drain is over.
+pub fn run(common: Arc<Common>, bound: Vec<(Bound, TcpListener)>, ports: WorkerPorts) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, serve(common, bound, ports))
+}
+
+async fn serve(
+    common: Arc<Common>,
+    bound: Vec<(Bound, TcpListener)>,
+    mut ports: WorkerPorts,
+) -> std::io::Result<()> {
+    let worker = Rc::new(Worker::new(common, ports.decisions, ports.drain.clone()));
+    worker.adopt(ports.snapshots.borrow_and_update().clone(), &ports.adopted);
+    for (bound, socket) in bound {
+        let listener = tokio::net::TcpListener::from_std(socket)?;
+        tokio::task::spawn_local(listener::accept(Rc::clone(&worker), bound, listener));
+    }
+    let mut judge = interval(limits::JUDGE_EVERY);
+    judge.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        // WHY: every arm is cancel-safe: watch, interval, channel and drain lose nothing when they are dropped.
+        tokio::select! {
+            changed = ports.snapshots.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let snapshot = ports.snapshots.borrow_and_update().clone();
+                worker.adopt(snapshot, &ports.adopted);
+            }
+            _ = judge.tick() => worker.judge(),
+            Some(question) = ports.questions.recv() => worker.answer(question),
+            () = ports.drain.started() => break,
+        }
+    }
+    worker.finish().await;
+    Ok(())
+}
+
+impl Worker {
+    fn new(common: Arc<Common>, decisions: DecisionSink, drain: Drain) -> Self {
+        Self {
+            common,
+            snapshot: RefCell::new(None),
+            connections: Rc::new(Connections::default()),
+            applications: RefCell::new(HashMap::new()),
+            clusters: Clusters::default(),
+            decisions,
+            tokens: TokenCache::default(),
+            call_ids: CallIds::new(),
+            drain,
+        }
+    }
+
+    /// The configuration in use; none before the first one arrived.
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Generation of the own SVID in use.
+    pub fn identity_generation(&self) -> u64 {
+        self.snapshot.borrow().as_ref().map_or(0, |snapshot| snapshot.identity_generation)
+    }
+
+    /// Wall time.
+    pub fn now(&self) -> Timestamp {
+        self.common.clock.now()
+    }
+
+    /// Configuration of the process.
+    pub fn config(&self) -> &ProxyConfig {
+        &self.common.config
+    }
+
+    /// Metrics of the process.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.common.metrics
+    }
+
+    /// Live connections.
+    pub fn connections(&self) -> &Rc<Connections> {
+        &self.connections
+    }
+
+    /// Decision records.
+    pub fn decisions(&self) -> &DecisionSink {
+        &self.decisions
+    }
+
+    /// Verified tokens.
+    pub fn tokens(&self) -> &TokenCache {
+        &self.tokens
+    }
+
+    /// Connections to other proxies.
+    pub fn clusters(&self) -> &Clusters {
+        &self.clusters
+    }
+
+    /// Start of the drain.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    /// Connections to the application at `address`.
+    pub fn application(&self, address: SocketAddr) -> Rc<Pool> {
+        let mut applications = self.applications.borrow_mut();
+        Rc::clone(applications.entry(address).or_insert_with(|| Pool::new(Target::Application(address))))
+    }
+
+    /// A new id for a call.
+    pub fn call_id(&self) -> HeaderValue {
+        self.call_ids.next()
+    }
+
+    /// TLS towards a peer that must be one of `expected`.
+    pub fn client_config(
+        &self,
+        snapshot: &Snapshot,
+        expected: &[SpiffeId],
+        protocols: &[&[u8]],
+    ) -> Result<Arc<ClientConfig>, IdentityError> {
+        identity::client_config(&snapshot.svid.identity, &snapshot.bundles, expected, protocols, &self.common.clock)
+    }
+
+    fn adopt(&self, snapshot: Option<Arc<Snapshot>>, adopted: &watch::Sender<u64>) {
+        let Some(snapshot) = snapshot else {
+            return;
+        };
+        let old = self.snapshot.replace(Some(Arc::clone(&snapshot)));
+        let is_rerouted = old.as_ref().is_none_or(|old| !Arc::ptr_eq(&old.routes, &snapshot.routes));
+        if is_rerouted {
+            self.clusters.adopt(&snapshot.routes);
+        }
+        self.judge();
+        adopted.send_replace(snapshot.generation);
+    }
+
+    fn judge(&self) {
+        let Some(snapshot) = self.snapshot() else {
+            return;
+        };
+        self.connections.judge(&snapshot, self.now());
+        self.clusters.tidy(snapshot.identity_generation);
+        for pool in self.applications.borrow().values() {
+            pool.tidy(snapshot.identity_generation);
+        }
+    }
+
+    fn answer(&self, question: Question) {
+        match question {
+            Question::Connections(reply) => {
+                // WHY: an asker that went away wants no answer.
+                let _ = reply.send(self.connections.lines());
+            }
+        }
+    }
+
+    /// Lets calls in flight finish, then ends what is left.
+    async fn finish(&self) {
+        tokio::time::sleep(limits::LISTENER_LINGER).await;
+        self.connections.drain();
+        if timeout(self.common.config.drain, self.connections.emptied()).await.is_err() {
+            tracing::warn!(connections = self.connections.len(), "drain deadline reached, cutting connections");
+            self.connections.end("drain_deadline");
+            let cut = timeout(Duration::from_secs(1), self.connections.emptied()).await;
+            if cut.is_err() {
+                tracing::warn!(connections = self.connections.len(), "connections did not end");
+            }
+        }
+    }
+}
+
+/// Ids of calls: a random start per worker and a count, printed like a UUID.
+#[derive(Debug)]
+struct CallIds {
+    start: u64,
+    count: Cell<u64>,
+}
+
+impl CallIds {
+    fn new() -> Self {
+        Self {
+            start: u64::from_le_bytes(ravelin_runtime::crypto::random_bytes::<8>()),
+            count: Cell::new(u64::from_le_bytes(ravelin_runtime::crypto::random_bytes::<8>())),
+        }
+    }
+
+    fn next(&self) -> HeaderValue {
+        let count = self.count.get().wrapping_add(1);
+        self.count.set(count);
+        let id = (u128::from(self.start) << 64) | u128::from(count);
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        let text = uuid::Uuid::from_u128(id).hyphenated().encode_lower(&mut text);
+        HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    }
+}
