@@ -84,7 +84,10 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut *this.source.incoming.borrow_mut()).poll_frame(context);
         match polled {
@@ -97,7 +100,9 @@ impl Body for RequestBody {
                 this.source.is_touched.set(true);
                 this.idle.progress();
                 let frame = clean(result?);
-                let length = frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
+                let length = frame
+                    .data_ref()
+                    .map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
                 match this.left.checked_sub(length) {
                     Some(left) => {
                         this.left = left;
@@ -171,7 +176,10 @@ impl Body for ProxyBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Text(text, call) => {
                 if let Some(call) = call {
@@ -192,9 +200,10 @@ impl Body for ProxyBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Text(text, _) => {
-                SizeHint::with_exact(text.as_ref().map_or(0, |text| u64::try_from(text.len()).unwrap_or(0)))
-            }
+            Self::Text(text, _) => SizeHint::with_exact(
+                text.as_ref()
+                    .map_or(0, |text| u64::try_from(text.len()).unwrap_or(0)),
+            ),
             Self::Relayed(relayed) => relayed.incoming.size_hint(),
         }
     }
@@ -218,7 +227,9 @@ impl RelayedBody {
                 self.call.ended(Outcome::Failed);
             }
             Poll::Ready(Some(Ok(frame))) => {
-                let length = frame.data_ref().map_or(0, |data| u64::try_from(data.len()).unwrap_or(0));
+                let length = frame
+                    .data_ref()
+                    .map_or(0, |data| u64::try_from(data.len()).unwrap_or(0));
                 self.call.count_response(length);
                 if self.incoming.is_end_stream() {
                     self.completed();
@@ -271,7 +282,9 @@ impl IdleTimer {
 
     fn poll_pending<T>(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<T, BodyError>>> {
         let deadline = Instant::now() + Self::LIMIT;
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if !self.is_armed {
             sleep.as_mut().reset(deadline);
             self.is_armed = true;

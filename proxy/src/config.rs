@@ -102,7 +102,9 @@ pub enum ConfigError {
     #[error("inbound listener `{0}` forwards to one of the proxy's own listeners")]
     ForwardLoop(SocketAddr),
     /// A plain-text listener that other machines can reach.
-    #[error("`{0}` of `{1}` is not a loopback address: it accepts plain text and may serve this machine alone")]
+    #[error(
+        "`{0}` of `{1}` is not a loopback address: it accepts plain text and may serve this machine alone"
+    )]
     NotLoopback(SocketAddr, &'static str),
     /// A service without its port.
     #[error("`{0}` is not a service: write `HOST:PORT`")]
@@ -134,7 +136,10 @@ impl ProxyConfig {
         if self.outbound.is_none() && self.inbound.is_empty() && self.tcp_outbound.is_empty() {
             return Err(ConfigError::NoListener);
         }
-        if self.workers.is_some_and(|workers| workers == 0 || workers > limits::WORKERS_MAX) {
+        if self
+            .workers
+            .is_some_and(|workers| workers == 0 || workers > limits::WORKERS_MAX)
+        {
             return Err(ConfigError::Workers);
         }
         if self.drain > limits::DRAIN_MAX {
@@ -150,7 +155,9 @@ impl ProxyConfig {
     /// Number of data threads.
     pub fn worker_count(&self) -> usize {
         self.workers.unwrap_or_else(|| {
-            std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(limits::WORKERS_MAX)
+            std::thread::available_parallelism()
+                .map_or(1, std::num::NonZero::get)
+                .min(limits::WORKERS_MAX)
         })
     }
 
@@ -159,7 +166,11 @@ impl ProxyConfig {
             .outbound
             .iter()
             .map(|address| (*address, "outbound"))
-            .chain(self.tcp_outbound.iter().map(|tcp| (tcp.listen, "tcp_outbound")))
+            .chain(
+                self.tcp_outbound
+                    .iter()
+                    .map(|tcp| (tcp.listen, "tcp_outbound")),
+            )
             .chain(self.admin.iter().map(|address| (*address, "admin")));
         for (address, key) in plain {
             if !address.ip().is_loopback() {
@@ -167,7 +178,10 @@ impl ProxyConfig {
             }
         }
         for tcp in &self.tcp_outbound {
-            let port = tcp.service.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+            let port = tcp
+                .service
+                .rsplit_once(':')
+                .and_then(|(_, port)| port.parse::<u16>().ok());
             if port.is_none_or(|port| port == 0) {
                 return Err(ConfigError::Service(tcp.service.clone()));
             }
@@ -200,7 +214,10 @@ impl ProxyConfig {
     }
 }
 
-#[allow(clippy::unnecessary_wraps, reason = "the form that serde's default asks for")]
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "the form that serde's default asks for"
+)]
 fn default_outbound() -> Option<SocketAddr> {
     Some(SocketAddr::from(([127, 0, 0, 1], 15001)))
 }
@@ -215,8 +232,11 @@ fn default_sample() -> f64 {
 
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    parse_duration(&text)
-        .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a duration, such as `500ms`, `10s` or `2m`")))
+    parse_duration(&text).ok_or_else(|| {
+        serde::de::Error::custom(format!(
+            "`{text}` is not a duration, such as `500ms`, `10s` or `2m`"
+        ))
+    })
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {

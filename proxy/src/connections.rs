@@ -116,7 +116,11 @@ impl Connections {
     pub fn register(self: &Rc<Self>, new: NewConnection) -> Registered {
         let id = self.next.get();
         self.next.set(id.wrapping_add(1));
-        let first = if self.is_draining.get() { Order::Drain } else { Order::Serve };
+        let first = if self.is_draining.get() {
+            Order::Drain
+        } else {
+            Order::Serve
+        };
         let connection = Rc::new(LiveConnection {
             id,
             direction: new.direction,
@@ -182,7 +186,11 @@ impl Connections {
 
     /// Lines for the admin listener.
     pub fn lines(&self) -> Vec<ConnectionLine> {
-        self.live.borrow().values().map(|connection| connection.line()).collect()
+        self.live
+            .borrow()
+            .values()
+            .map(|connection| connection.line())
+            .collect()
     }
 }
 
@@ -202,7 +210,10 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.connections.live.borrow_mut().remove(&self.connection.id);
+        self.connections
+            .live
+            .borrow_mut()
+            .remove(&self.connection.id);
         self.connections.removed.notify_one();
     }
 }
@@ -242,7 +253,9 @@ impl LiveConnection {
                 self.refusal.set(Some(code));
                 self.order(Order::End { code, grace });
             }
-            None if self.identity_generation < snapshot.identity_generation && self.peer.is_some() => {
+            None if self.identity_generation < snapshot.identity_generation
+                && self.peer.is_some() =>
+            {
                 // WHY: the peer must see the new SVID. A TCP connection cannot be moved and stays trusted by its peer.
                 if self.tcp.is_none() {
                     self.order(Order::Drain);
@@ -280,7 +293,8 @@ impl LiveConnection {
     fn order(&self, order: Order) {
         self.orders.send_if_modified(|current| {
             let is_stronger = match (*current, order) {
-                (Order::Serve, Order::Drain | Order::End { .. }) | (Order::Drain, Order::End { .. }) => true,
+                (Order::Serve, Order::Drain | Order::End { .. })
+                | (Order::Drain, Order::End { .. }) => true,
                 (Order::End { grace: old, .. }, Order::End { grace: new, .. }) => new < old,
                 (_, Order::Serve) | (Order::Drain | Order::End { .. }, Order::Drain) => false,
             };

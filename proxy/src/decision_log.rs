@@ -152,7 +152,10 @@ impl CallRecord {
             latency_us: u64::try_from(self.latency.as_micros()).unwrap_or(u64::MAX),
             outcome: self.outcome.as_str().to_owned(),
             trace_id: bounded(&self.trace_id),
-            source_address: connection.source.map(|source| source.to_string()).unwrap_or_default(),
+            source_address: connection
+                .source
+                .map(|source| source.to_string())
+                .unwrap_or_default(),
             port: u32::from(connection.port),
             reason: bounded(&self.verdict.reason),
         }
@@ -221,11 +224,7 @@ pub struct OpenCall {
 
 impl OpenCall {
     /// Opens the record of a call whose head has arrived.
-    pub fn open(
-        worker: Rc<Worker>,
-        counters: Rc<ConnectionCounters>,
-        record: CallRecord,
-    ) -> Self {
+    pub fn open(worker: Rc<Worker>, counters: Rc<ConnectionCounters>, record: CallRecord) -> Self {
         Self {
             worker,
             counters,
@@ -271,10 +270,10 @@ impl Drop for OpenCall {
             return;
         };
         record.latency = self.started.elapsed();
-        self.counters.count_call(record.status, record.latency, self.response_bytes);
+        self.counters
+            .count_call(record.status, record.latency, self.response_bytes);
         if !record.verdict.code.is_empty() {
             self.worker.decisions().write(record);
         }
     }
 }
-

@@ -37,13 +37,26 @@ impl Denylist {
             };
             match &entry.subject {
                 Some(Subject::SpiffeId(id)) => {
-                    denylist.identities.entry(id.clone()).and_modify(|known| known.widen(cut)).or_insert(cut);
+                    denylist
+                        .identities
+                        .entry(id.clone())
+                        .and_modify(|known| known.widen(cut))
+                        .or_insert(cut);
                 }
                 Some(Subject::AgentId(id)) => {
-                    let whole = Cut { issued_until: 0, ..cut };
-                    denylist.identities.entry(id.clone()).and_modify(|known| known.widen(whole)).or_insert(whole);
+                    let whole = Cut {
+                        issued_until: 0,
+                        ..cut
+                    };
+                    denylist
+                        .identities
+                        .entry(id.clone())
+                        .and_modify(|known| known.widen(whole))
+                        .or_insert(whole);
                 }
-                Some(Subject::Serial(serial)) => keep_longest(&mut denylist.serials, serial, cut.expires_at),
+                Some(Subject::Serial(serial)) => {
+                    keep_longest(&mut denylist.serials, serial, cut.expires_at)
+                }
                 Some(Subject::Jti(jti)) => keep_longest(&mut denylist.jtis, jti, cut.expires_at),
                 None => return Err("denylist_entry_unknown"),
             }
@@ -60,25 +73,44 @@ impl Denylist {
     }
 
     /// True for a peer that is cut off. `issued_at` is the start of its SVID's validity.
-    pub fn is_peer_denied(&self, id: &str, serial: &str, issued_at: Timestamp, now: Timestamp) -> bool {
+    pub fn is_peer_denied(
+        &self,
+        id: &str,
+        serial: &str,
+        issued_at: Timestamp,
+        now: Timestamp,
+    ) -> bool {
         if self.identities.is_empty() && self.serials.is_empty() {
             return false;
         }
         let is_live = |expires_at: i64| expires_at == 0 || now.unix_secs() < expires_at;
-        self.serials.get(serial).is_some_and(|expires_at| is_live(*expires_at))
+        self.serials
+            .get(serial)
+            .is_some_and(|expires_at| is_live(*expires_at))
             || self.identities.get(id).is_some_and(|cut| {
-                is_live(cut.expires_at) && (cut.issued_until == 0 || issued_at.unix_secs() <= cut.issued_until)
+                is_live(cut.expires_at)
+                    && (cut.issued_until == 0 || issued_at.unix_secs() <= cut.issued_until)
             })
     }
 
     /// True for a token that is cut off.
-    pub fn is_token_denied(&self, jti: Option<&str>, subject: Option<&str>, issued_at: Option<i64>, now: Timestamp) -> bool {
+    pub fn is_token_denied(
+        &self,
+        jti: Option<&str>,
+        subject: Option<&str>,
+        issued_at: Option<i64>,
+        now: Timestamp,
+    ) -> bool {
         let is_live = |expires_at: i64| expires_at == 0 || now.unix_secs() < expires_at;
-        jti.and_then(|jti| self.jtis.get(jti)).is_some_and(|expires_at| is_live(*expires_at))
-            || subject.and_then(|subject| self.identities.get(subject)).is_some_and(|cut| {
-                is_live(cut.expires_at)
-                    && (cut.issued_until == 0 || issued_at.is_none_or(|issued_at| issued_at <= cut.issued_until))
-            })
+        jti.and_then(|jti| self.jtis.get(jti))
+            .is_some_and(|expires_at| is_live(*expires_at))
+            || subject
+                .and_then(|subject| self.identities.get(subject))
+                .is_some_and(|cut| {
+                    is_live(cut.expires_at)
+                        && (cut.issued_until == 0
+                            || issued_at.is_none_or(|issued_at| issued_at <= cut.issued_until))
+                })
     }
 }
 
@@ -91,9 +123,15 @@ impl Cut {
 }
 
 fn later(left: i64, right: i64) -> i64 {
-    if left == 0 || right == 0 { 0 } else { left.max(right) }
+    if left == 0 || right == 0 {
+        0
+    } else {
+        left.max(right)
+    }
 }
 
 fn keep_longest(map: &mut HashMap<String, i64>, key: &str, expires_at: i64) {
-    map.entry(key.to_owned()).and_modify(|known| *known = later(*known, expires_at)).or_insert(expires_at);
+    map.entry(key.to_owned())
+        .and_modify(|known| *known = later(*known, expires_at))
+        .or_insert(expires_at);
 }

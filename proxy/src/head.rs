@@ -116,7 +116,10 @@ pub fn check(head: &mut Parts) -> Result<CheckedHead, HeadRefusal> {
 }
 
 fn check_method(method: &Method) -> Result<(), HeadRefusal> {
-    let is_word = method.as_str().bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+    let is_word = method
+        .as_str()
+        .bytes()
+        .all(|byte| byte.is_ascii_uppercase() || byte == b'-');
     if !is_word || *method == Method::CONNECT || *method == Method::TRACE {
         return Err(HeadRefusal::Method);
     }
@@ -154,7 +157,8 @@ fn take_host(uri: &Uri, headers: &mut HeaderMap) -> Result<HeaderValue, HeadRefu
     let from_header = first.as_ref().map(lower_case_host).transpose()?;
     let from_target = match uri.authority() {
         Some(authority) => {
-            let value = HeaderValue::from_str(authority.as_str()).map_err(|_| HeadRefusal::HostMalformed)?;
+            let value = HeaderValue::from_str(authority.as_str())
+                .map_err(|_| HeadRefusal::HostMalformed)?;
             Some(lower_case_host(&value)?)
         }
         None => None,
@@ -172,7 +176,8 @@ fn lower_case_host(value: &HeaderValue) -> Result<HeaderValue, HeadRefusal> {
         return Err(HeadRefusal::HostMalformed);
     }
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return HeaderValue::from_str(&text.to_ascii_lowercase()).map_err(|_| HeadRefusal::HostMalformed);
+        return HeaderValue::from_str(&text.to_ascii_lowercase())
+            .map_err(|_| HeadRefusal::HostMalformed);
     }
     Ok(value.clone())
 }
@@ -204,9 +209,13 @@ fn is_host(text: &str) -> bool {
     let is_name = !name.is_empty()
         && !name.starts_with('.')
         && !name.contains("..")
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
     let is_port = port.is_none_or(|port| {
-        !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0)
+        !port.is_empty()
+            && port.bytes().all(|byte| byte.is_ascii_digit())
+            && port.parse::<u16>().is_ok_and(|port| port != 0)
     });
     is_name && is_port
 }
@@ -220,7 +229,8 @@ fn check_length(headers: &HeaderMap) -> Result<(), HeadRefusal> {
     }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let coding = codings.next();
-    let is_plain_chunked = coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    let is_plain_chunked =
+        coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
     if codings.next().is_some() || !is_plain_chunked {
         return Err(HeadRefusal::LengthAmbiguous);
     }
@@ -237,9 +247,19 @@ fn check_expectation(headers: &mut HeaderMap) -> Result<(), HeadRefusal> {
 }
 
 fn check_override(headers: &HeaderMap) -> Result<(), HeadRefusal> {
-    const NAMES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
-    let is_override = headers.keys().any(|name| NAMES.iter().any(|known| is_same(name.as_str(), known)));
-    if is_override { Err(HeadRefusal::MethodOverride) } else { Ok(()) }
+    const NAMES: [&str; 3] = [
+        "x-http-method-override",
+        "x-http-method",
+        "x-method-override",
+    ];
+    let is_override = headers
+        .keys()
+        .any(|name| NAMES.iter().any(|known| is_same(name.as_str(), known)));
+    if is_override {
+        Err(HeadRefusal::MethodOverride)
+    } else {
+        Ok(())
+    }
 }
 
 /// Removes the fields that end at this hop, and those that `Connection` names.
@@ -263,11 +283,16 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap, version: Version) -> Result<()
     let mut named = Vec::new();
     for value in headers.get_all(header::CONNECTION) {
         let text = value.to_str().map_err(|_| HeadRefusal::ConnectionNames)?;
-        for token in text.split(',').map(str::trim).filter(|token| !token.is_empty()) {
+        for token in text
+            .split(',')
+            .map(str::trim)
+            .filter(|token| !token.is_empty())
+        {
             if token.eq_ignore_ascii_case("close") || token.eq_ignore_ascii_case("keep-alive") {
                 continue;
             }
-            let name = HeaderName::from_bytes(token.as_bytes()).map_err(|_| HeadRefusal::ConnectionNames)?;
+            let name = HeaderName::from_bytes(token.as_bytes())
+                .map_err(|_| HeadRefusal::ConnectionNames)?;
             if FRAMING.contains(&name) {
                 return Err(HeadRefusal::ConnectionNames);
             }
@@ -299,7 +324,10 @@ pub fn remove_hop_fields(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     if let Some(te) = headers.remove(header::TE)
-        && te.as_bytes().split(|byte| *byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+        && te
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|part| part.trim_ascii().eq_ignore_ascii_case(b"trailers"))
     {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -307,7 +335,11 @@ pub fn remove_hop_fields(headers: &mut HeaderMap) {
 
 /// Removes every header by which a caller would speak for a proxy.
 pub fn remove_claims(headers: &mut HeaderMap) {
-    let claims: Vec<HeaderName> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
+    let claims: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_claim(name.as_str()))
+        .cloned()
+        .collect();
     for name in claims {
         headers.remove(name);
     }
@@ -315,16 +347,38 @@ pub fn remove_claims(headers: &mut HeaderMap) {
 
 /// True for a name that only a proxy may set; `_` counts as `-`, because many applications read it so.
 pub fn is_claim(name: &str) -> bool {
-    const EXACT: [&str; 5] = ["forwarded", "x-real-ip", "x-original-url", "x-rewrite-url", "x-original-uri"];
-    const PREFIXES: [&str; 7] =
-        ["x-forwarded-", "x-spiffe-", "x-ravelin-", "x-client-cert", "x-ssl-", "ssl-client-", "x-envoy-"];
-    let is_candidate = name.bytes().next().is_some_and(|first| matches!(first, b'x' | b'f' | b's'));
+    const EXACT: [&str; 5] = [
+        "forwarded",
+        "x-real-ip",
+        "x-original-url",
+        "x-rewrite-url",
+        "x-original-uri",
+    ];
+    const PREFIXES: [&str; 7] = [
+        "x-forwarded-",
+        "x-spiffe-",
+        "x-ravelin-",
+        "x-client-cert",
+        "x-ssl-",
+        "ssl-client-",
+        "x-envoy-",
+    ];
+    let is_candidate = name
+        .bytes()
+        .next()
+        .is_some_and(|first| matches!(first, b'x' | b'f' | b's'));
     is_candidate
         && (EXACT.iter().any(|known| is_same(name, known))
-            || PREFIXES.iter().any(|prefix| name.get(..prefix.len()).is_some_and(|start| is_same(start, prefix))))
+            || PREFIXES.iter().any(|prefix| {
+                name.get(..prefix.len())
+                    .is_some_and(|start| is_same(start, prefix))
+            }))
 }
 
 fn is_same(name: &str, known: &str) -> bool {
     name.len() == known.len()
-        && name.bytes().zip(known.bytes()).all(|(left, right)| left == right || (left == b'_' && right == b'-'))
+        && name
+            .bytes()
+            .zip(known.bytes())
+            .all(|(left, right)| left == right || (left == b'_' && right == b'-'))
 }

@@ -62,7 +62,9 @@ impl OwnSvid {
         let leaf = identity.leaf().clone();
         Ok(Self {
             expires_at: identity.not_after(),
-            authority_id: leaf.authority_id.unwrap_or_else(|| svid.x509_authority_id.clone()),
+            authority_id: leaf
+                .authority_id
+                .unwrap_or_else(|| svid.x509_authority_id.clone()),
             serial: leaf.serial,
             identity,
         })
@@ -80,10 +82,20 @@ pub struct ServerConfigs {
 
 impl ServerConfigs {
     /// Builds both. A client certificate is required.
-    pub fn build(identity: &Identity, bundles: &Arc<X509Bundles>, clock: &SharedClock) -> Result<Self, IdentityError> {
+    pub fn build(
+        identity: &Identity,
+        bundles: &Arc<X509Bundles>,
+        clock: &SharedClock,
+    ) -> Result<Self, IdentityError> {
         let build = |protocols: &[&[u8]]| {
-            tls::server_config(identity, Arc::clone(bundles), ClientAuth::Required, protocols, Arc::clone(clock))
-                .map_err(IdentityError::Config)
+            tls::server_config(
+                identity,
+                Arc::clone(bundles),
+                ClientAuth::Required,
+                protocols,
+                Arc::clone(clock),
+            )
+            .map_err(IdentityError::Config)
         };
         Ok(Self {
             http: build(&HTTP_PROTOCOLS)?,
@@ -164,9 +176,12 @@ impl Peer {
 
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len().saturating_mul(2)), |mut text, byte| {
-        // WHY: writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes.iter().fold(
+        String::with_capacity(bytes.len().saturating_mul(2)),
+        |mut text, byte| {
+            // WHY: writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        },
+    )
 }

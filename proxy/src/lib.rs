@@ -81,10 +81,14 @@ pub fn run_program(config: ProxyConfig, drain: Drain) -> Result<(), ProxyError> 
     }
     ravelin_runtime::telemetry::init(&config.log)?;
     let signals = drain.clone();
-    let spawned = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(signals.on_signals())
-    });
+    let spawned = std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            runtime.block_on(signals.on_signals())
+        });
     spawned.map_err(ProxyError::Thread)?;
     run(config, drain)
 }
@@ -123,7 +127,9 @@ impl Proxy {
 
     /// Where the admin listener is.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().and_then(|admin| admin.local_addr().ok())
+        self.admin
+            .as_ref()
+            .and_then(|admin| admin.local_addr().ok())
     }
 
     fn address_of(&self, is_wanted: fn(&Bound) -> bool) -> Option<SocketAddr> {
@@ -131,7 +137,11 @@ impl Proxy {
     }
 
     fn addresses_of(&self, is_wanted: fn(&Bound) -> bool) -> Vec<SocketAddr> {
-        self.sockets.iter().filter(|sockets| is_wanted(&sockets.bound)).map(|sockets| sockets.address).collect()
+        self.sockets
+            .iter()
+            .filter(|sockets| is_wanted(&sockets.bound))
+            .map(|sockets| sockets.address)
+            .collect()
     }
 
     /// Serves until `drain` was started and is over. Blocks.
@@ -158,7 +168,9 @@ impl Proxy {
                 drain: drain.clone(),
             };
             let common = Arc::clone(&self.common);
-            threads.push(spawn(format!("worker-{index}"), &drain, move || worker::run(common, bound, ports))?);
+            threads.push(spawn(format!("worker-{index}"), &drain, move || {
+                worker::run(common, bound, ports)
+            })?);
         }
         drop(decisions);
         let ports = ControlPorts {
@@ -171,7 +183,9 @@ impl Proxy {
             drain: drain.clone(),
         };
         let (common, admin) = (self.common, self.admin);
-        let control = spawn("control".to_owned(), &drain, move || control::run(common, admin, ports))?;
+        let control = spawn("control".to_owned(), &drain, move || {
+            control::run(common, admin, ports)
+        })?;
         let mut result = Ok(());
         for thread in threads {
             result = result.and(join(thread, "a worker"));

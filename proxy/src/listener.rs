@@ -48,9 +48,22 @@ pub struct Sockets {
 pub fn bind(config: &ProxyConfig) -> Result<Vec<Sockets>, BindError> {
     let mut wanted = Vec::new();
     wanted.extend(config.outbound.map(|address| (Bound::Outbound, address)));
-    wanted.extend(config.inbound.iter().map(|inbound| (Bound::Inbound(inbound.clone()), inbound.listen)));
-    wanted.extend(config.tcp_outbound.iter().map(|tcp| (Bound::TcpOutbound(tcp.clone()), tcp.listen)));
-    wanted.into_iter().map(|(bound, address)| bind_one(bound, address, config.worker_count())).collect()
+    wanted.extend(
+        config
+            .inbound
+            .iter()
+            .map(|inbound| (Bound::Inbound(inbound.clone()), inbound.listen)),
+    );
+    wanted.extend(
+        config
+            .tcp_outbound
+            .iter()
+            .map(|tcp| (Bound::TcpOutbound(tcp.clone()), tcp.listen)),
+    );
+    wanted
+        .into_iter()
+        .map(|(bound, address)| bind_one(bound, address, config.worker_count()))
+        .collect()
 }
 
 /// Opens the admin listener.
@@ -78,7 +91,11 @@ fn bind_one(bound: Bound, address: SocketAddr, workers: usize) -> Result<Sockets
 }
 
 fn open(address: SocketAddr, is_shared: bool) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(SocketProtocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(SocketProtocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     if is_shared {
         socket.set_reuse_port(true)?;
@@ -109,7 +126,13 @@ pub async fn accept(worker: Rc<Worker>, bound: Bound, listener: tokio::net::TcpL
     }
 }
 
-fn admit(worker: &Rc<Worker>, bound: &Bound, open: &Rc<Cell<usize>>, stream: TcpStream, source: SocketAddr) {
+fn admit(
+    worker: &Rc<Worker>,
+    bound: &Bound,
+    open: &Rc<Cell<usize>>,
+    stream: TcpStream,
+    source: SocketAddr,
+) {
     let direction = match bound {
         Bound::Inbound(_) => "inbound",
         Bound::Outbound | Bound::TcpOutbound(_) => "outbound",

@@ -110,30 +110,90 @@ impl Metrics {
     fn register_calls(&mut self) {
         let registry = &mut self.registry;
         registry.register("istio_requests", "Calls", self.requests.clone());
-        registry.register("istio_request_duration_milliseconds", "Time from head to end", self.durations.clone());
-        registry.register("istio_response_body_bytes", "Bytes of response bodies", self.response_bytes.clone());
-        registry.register("istio_tcp_connections_opened", "TCP connections", self.tcp_opened.clone());
-        registry.register("istio_tcp_connections_closed", "TCP connections that ended", self.tcp_closed.clone());
-        registry.register("istio_tcp_sent_bytes", "Bytes to the caller", self.tcp_sent.clone());
-        registry.register("istio_tcp_received_bytes", "Bytes from the caller", self.tcp_received.clone());
-        registry.register("ravelin_proxy_refusals", "Refused calls and connections", self.refusals.clone());
-        registry.register("ravelin_proxy_retries", "Requests sent again, not having been processed", self.retries.clone());
-        registry.register("ravelin_proxy_decisions_lost", "Decision records that were lost", self.decisions_lost.clone());
+        registry.register(
+            "istio_request_duration_milliseconds",
+            "Time from head to end",
+            self.durations.clone(),
+        );
+        registry.register(
+            "istio_response_body_bytes",
+            "Bytes of response bodies",
+            self.response_bytes.clone(),
+        );
+        registry.register(
+            "istio_tcp_connections_opened",
+            "TCP connections",
+            self.tcp_opened.clone(),
+        );
+        registry.register(
+            "istio_tcp_connections_closed",
+            "TCP connections that ended",
+            self.tcp_closed.clone(),
+        );
+        registry.register(
+            "istio_tcp_sent_bytes",
+            "Bytes to the caller",
+            self.tcp_sent.clone(),
+        );
+        registry.register(
+            "istio_tcp_received_bytes",
+            "Bytes from the caller",
+            self.tcp_received.clone(),
+        );
+        registry.register(
+            "ravelin_proxy_refusals",
+            "Refused calls and connections",
+            self.refusals.clone(),
+        );
+        registry.register(
+            "ravelin_proxy_retries",
+            "Requests sent again, not having been processed",
+            self.retries.clone(),
+        );
+        registry.register(
+            "ravelin_proxy_decisions_lost",
+            "Decision records that were lost",
+            self.decisions_lost.clone(),
+        );
     }
 
     fn register_state(&mut self) {
         let registry = &mut self.registry;
-        registry.register("ravelin_proxy_connections", "Open connections", self.connections.clone());
-        registry.register("ravelin_proxy_mesh_revision", "Mesh revision in use", self.mesh_revision.clone());
-        registry.register("ravelin_proxy_bundle_sequence", "Bundle in use", self.bundle_sequence.clone());
-        registry.register("ravelin_proxy_denylist_number", "Deny-list in use", self.denylist_number.clone());
+        registry.register(
+            "ravelin_proxy_connections",
+            "Open connections",
+            self.connections.clone(),
+        );
+        registry.register(
+            "ravelin_proxy_mesh_revision",
+            "Mesh revision in use",
+            self.mesh_revision.clone(),
+        );
+        registry.register(
+            "ravelin_proxy_bundle_sequence",
+            "Bundle in use",
+            self.bundle_sequence.clone(),
+        );
+        registry.register(
+            "ravelin_proxy_denylist_number",
+            "Deny-list in use",
+            self.denylist_number.clone(),
+        );
         registry.register(
             "identity_cert_expiration_timestamp_seconds",
             "Expiry of the SVID in use",
             self.svid_expires.clone(),
         );
-        registry.register("identity_cert_refresh_count", "SVIDs taken into use", self.svid_changes.clone());
-        registry.register("ravelin_proxy_agent_connected", "The stream to the agent stands", self.agent_connected.clone());
+        registry.register(
+            "identity_cert_refresh_count",
+            "SVIDs taken into use",
+            self.svid_changes.clone(),
+        );
+        registry.register(
+            "ravelin_proxy_agent_connected",
+            "The stream to the agent stands",
+            self.agent_connected.clone(),
+        );
     }
 
     /// The text exposition.
@@ -147,12 +207,16 @@ impl Metrics {
 
     /// Counts a refusal.
     pub fn refused(&self, direction: &'static str, code: &'static str) {
-        self.refusals.get_or_create(&RefusalLabels { direction, code }).inc();
+        self.refusals
+            .get_or_create(&RefusalLabels { direction, code })
+            .inc();
     }
 
     /// Counts an open connection until the returned guard is dropped.
     pub fn connection(&self, direction: &'static str) -> OpenGauge {
-        let gauge = self.connections.get_or_create_owned(&DirectionLabels { direction });
+        let gauge = self
+            .connections
+            .get_or_create_owned(&DirectionLabels { direction });
         gauge.inc();
         OpenGauge(gauge)
     }
@@ -266,13 +330,30 @@ struct BucketCells {
     sum_micros: AtomicU64,
 }
 
-const BOUNDS: [f64; 14] =
-    [0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 5000.0, 30000.0, f64::MAX];
+const BOUNDS: [f64; 14] = [
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1000.0,
+    5000.0,
+    30000.0,
+    f64::MAX,
+];
 
 impl Buckets {
     fn observe(&self, latency: Duration) {
         let millis = latency.as_secs_f64() * 1000.0;
-        let cell = BOUNDS.iter().zip(&self.0.counts).find(|(bound, _)| millis <= **bound);
+        let cell = BOUNDS
+            .iter()
+            .zip(&self.0.counts)
+            .find(|(bound, _)| millis <= **bound);
         if let Some((_, cell)) = cell {
             cell.fetch_add(1, Ordering::Relaxed);
         }
@@ -292,7 +373,8 @@ impl EncodeMetric for Buckets {
             .zip(&self.0.counts)
             .map(|(bound, cell)| (*bound, cell.load(Ordering::Relaxed)))
             .collect();
-        let sum = Duration::from_micros(self.0.sum_micros.load(Ordering::Relaxed)).as_secs_f64() * 1000.0;
+        let sum =
+            Duration::from_micros(self.0.sum_micros.load(Ordering::Relaxed)).as_secs_f64() * 1000.0;
         let count = buckets.iter().map(|(_, count)| count).sum();
         encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
     }
@@ -314,4 +396,3 @@ pub fn raise_to(target: &Counter, total: u64) {
 pub fn set(gauge: &Gauge, value: u64) {
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
 }
-

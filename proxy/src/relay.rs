@@ -50,7 +50,11 @@ pub struct Carried {
 /// Relays between `caller` and `other` until the end or an order to end.
 ///
 /// `Order::Drain` lets a TCP connection run on: its end cannot be announced to the peer.
-pub async fn relay<A, B>(caller: A, other: B, mut orders: watch::Receiver<Order>) -> (Ended, Carried)
+pub async fn relay<A, B>(
+    caller: A,
+    other: B,
+    mut orders: watch::Receiver<Order>,
+) -> (Ended, Carried)
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
@@ -58,11 +62,19 @@ where
     let (mut caller_read, mut caller_write) = tokio::io::split(caller);
     let (mut other_read, mut other_write) = tokio::io::split(other);
     let progress = Rc::new(Progress::new());
-    let there = copy(&mut caller_read, &mut other_write, &progress, |progress| &progress.received);
-    let back = copy(&mut other_read, &mut caller_write, &progress, |progress| &progress.sent);
+    let there = copy(&mut caller_read, &mut other_write, &progress, |progress| {
+        &progress.received
+    });
+    let back = copy(&mut other_read, &mut caller_write, &progress, |progress| {
+        &progress.sent
+    });
     let both = async {
         let (there, back) = tokio::join!(there, back);
-        if there.is_ok() && back.is_ok() { Ended::Completed } else { Ended::Failed }
+        if there.is_ok() && back.is_ok() {
+            Ended::Completed
+        } else {
+            Ended::Failed
+        }
     };
     let ended = tokio::select! {
         ended = both => ended,
@@ -102,7 +114,11 @@ impl Progress {
     }
 
     fn count(&self, counter: &Cell<u64>, bytes: usize) {
-        counter.set(counter.get().saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX)));
+        counter.set(
+            counter
+                .get()
+                .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX)),
+        );
         self.last.set(Instant::now());
     }
 

@@ -37,7 +37,11 @@ impl Refusal {
 
     /// The proxy has no identity, bundle or policy yet, or its SVID has expired.
     pub const fn not_ready(code: &'static str) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, "the proxy is not ready")
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            code,
+            "the proxy is not ready",
+        )
     }
 
     /// Policy says no, or the peer is cut off.
@@ -52,32 +56,56 @@ impl Refusal {
 
     /// No service has this host.
     pub const fn no_route() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "no_route", "no service of the mesh has this host")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "no_route",
+            "no service of the mesh has this host",
+        )
     }
 
     /// No endpoint or no application took the connection.
     pub const fn unreachable() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "upstream_unreachable", "no endpoint can be reached")
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "upstream_unreachable",
+            "no endpoint can be reached",
+        )
     }
 
     /// The other end is not the service that was meant.
     pub const fn peer_untrusted() -> Self {
-        Self::new(StatusCode::BAD_GATEWAY, "peer_untrusted", "the endpoint's identity is not the expected one")
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "peer_untrusted",
+            "the endpoint's identity is not the expected one",
+        )
     }
 
     /// The connection broke before an answer came.
     pub const fn upstream_failed() -> Self {
-        Self::new(StatusCode::BAD_GATEWAY, "upstream_failed", "the connection ended before an answer came")
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "upstream_failed",
+            "the connection ended before an answer came",
+        )
     }
 
     /// No answer in time.
     pub const fn upstream_timeout() -> Self {
-        Self::new(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "no answer in time")
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "upstream_timeout",
+            "no answer in time",
+        )
     }
 
     /// The body is longer than the proxy passes on.
     pub const fn body_too_large() -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the request body is too large")
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            "the request body is too large",
+        )
     }
 
     /// The same refusal, after which the connection is closed.
@@ -89,7 +117,11 @@ impl Refusal {
 
 impl From<HeadRefusal> for Refusal {
     fn from(refusal: HeadRefusal) -> Self {
-        Self::new(refusal.status(), refusal.code(), "the request head is refused")
+        Self::new(
+            refusal.status(),
+            refusal.code(),
+            "the request head is refused",
+        )
     }
 }
 
@@ -107,7 +139,10 @@ pub fn answer(refusal: Refusal, text: &str) -> Response<ProxyBody> {
     *response.status_mut() = refusal.status;
     let headers = response.headers_mut();
     headers.insert(CODE_HEADER, HeaderValue::from_static(refusal.code));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     if refusal.status == StatusCode::UNAUTHORIZED {
         headers.insert(
             header::WWW_AUTHENTICATE,

@@ -42,15 +42,23 @@ impl Routes {
                 let host = host.to_ascii_lowercase();
                 let ports = service_ports(service, &host);
                 match host.strip_prefix('*') {
-                    Some(suffix) => match routes.suffixes.iter_mut().find(|(known, _)| known == suffix) {
+                    Some(suffix) => match routes
+                        .suffixes
+                        .iter_mut()
+                        .find(|(known, _)| known == suffix)
+                    {
                         Some((_, known)) => known.add(ports),
-                        None => routes.suffixes.push((suffix.to_owned(), ServiceRoutes { ports })),
+                        None => routes
+                            .suffixes
+                            .push((suffix.to_owned(), ServiceRoutes { ports })),
                     },
                     None => routes.exact.entry(host).or_default().add(ports),
                 }
             }
         }
-        routes.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        routes
+            .suffixes
+            .sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
         routes
     }
 
@@ -72,7 +80,10 @@ impl Routes {
     /// Every route.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
         let suffixes = self.suffixes.iter().map(|(_, service)| service);
-        self.exact.values().chain(suffixes).flat_map(|service| service.ports.iter().map(|(_, route)| route))
+        self.exact
+            .values()
+            .chain(suffixes)
+            .flat_map(|service| service.ports.iter().map(|(_, route)| route))
     }
 
     /// Number of hosts.
@@ -98,7 +109,11 @@ impl ServiceRoutes {
     fn find(&self, port: Option<u16>) -> Option<&Arc<Route>> {
         let wanted = port.unwrap_or(80);
         let exact = self.ports.iter().find(|(known, _)| *known == wanted);
-        let first = if port.is_none() { self.ports.first() } else { None };
+        let first = if port.is_none() {
+            self.ports.first()
+        } else {
+            None
+        };
         exact.or(first).map(|(_, route)| route)
     }
 }
@@ -109,7 +124,8 @@ fn service_ports(service: &ServiceEntry, host: &str) -> Vec<(u16, Arc<Route>)> {
         .ports
         .iter()
         .map(|port| {
-            let address = |endpoint: &Endpoint| SocketAddr::new(endpoint.address, endpoint.port_for(port));
+            let address =
+                |endpoint: &Endpoint| SocketAddr::new(endpoint.address, endpoint.port_for(port));
             let route = Route {
                 service: format!("{host}:{}", port.number),
                 endpoints: service.endpoints.iter().map(address).collect(),

@@ -115,7 +115,9 @@ pub fn request_id(headers: &mut HeaderMap, new: impl FnOnce() -> HeaderValue) ->
 
 fn is_request_id(value: &HeaderValue) -> bool {
     let bytes = value.as_bytes();
-    !bytes.is_empty() && bytes.len() <= limits::REQUEST_ID_BYTES_MAX && bytes.iter().all(u8::is_ascii_graphic)
+    !bytes.is_empty()
+        && bytes.len() <= limits::REQUEST_ID_BYTES_MAX
+        && bytes.iter().all(u8::is_ascii_graphic)
 }
 
 /// True when the head announces a body that is longer than what is passed on.

@@ -49,7 +49,8 @@ pub struct Snapshot {
 impl Snapshot {
     /// True for a peer on the deny-list.
     pub fn is_denied(&self, peer: &Peer, now: Timestamp) -> bool {
-        self.denylist.is_peer_denied(peer.id().as_str(), peer.serial(), peer.issued_at(), now)
+        self.denylist
+            .is_peer_denied(peer.id().as_str(), peer.serial(), peer.issued_at(), now)
     }
 
     /// True while the peer's chain leads to an authority of its own trust domain.

@@ -10,7 +10,10 @@ use http::HeaderMap;
 use http::StatusCode;
 use http::request::Parts;
 use quick_cache::unsync::Cache;
-use ravelin_policies::{AuthRefusal, HeaderView, KeySource, NormalizedPath, RequestIdentity, RequestView, SignatureVerifier};
+use ravelin_policies::{
+    AuthRefusal, HeaderView, KeySource, NormalizedPath, RequestIdentity, RequestView,
+    SignatureVerifier,
+};
 use ravelin_proto::jwks::{Jwk, JwkKey, JwkSet};
 use ravelin_proto::jws::JwsAlgorithm;
 use ravelin_proto::spiffe_id::TrustDomain;
@@ -106,8 +109,17 @@ impl TokenCache {
 }
 
 fn is_denied(snapshot: &Snapshot, identity: &RequestIdentity, now: Timestamp) -> bool {
-    let issued_at = identity.claims.as_ref().and_then(|claims| claims.get("iat")).and_then(serde_json::Value::as_i64);
-    snapshot.denylist.is_token_denied(identity.jti.as_deref(), identity.subject.as_deref(), issued_at, now)
+    let issued_at = identity
+        .claims
+        .as_ref()
+        .and_then(|claims| claims.get("iat"))
+        .and_then(serde_json::Value::as_i64);
+    snapshot.denylist.is_token_denied(
+        identity.jti.as_deref(),
+        identity.subject.as_deref(),
+        issued_at,
+        now,
+    )
 }
 
 struct Keys<'a>(&'a Snapshot);
@@ -119,12 +131,19 @@ impl KeySource for Keys<'_> {
 }
 
 impl SignatureVerifier for TokenCache {
-    fn is_valid(&self, key: &Jwk, algorithm: JwsAlgorithm, signing_input: &[u8], signature: &[u8]) -> bool {
+    fn is_valid(
+        &self,
+        key: &Jwk,
+        algorithm: JwsAlgorithm,
+        signing_input: &[u8],
+        signature: &[u8],
+    ) -> bool {
         let digest = digest(key, algorithm, signing_input, signature);
         if self.valid.borrow_mut().get(&digest).is_some() {
             return true;
         }
-        let is_valid = ravelin_runtime::crypto::verify_jws(key, algorithm, signing_input, signature).is_ok();
+        let is_valid =
+            ravelin_runtime::crypto::verify_jws(key, algorithm, signing_input, signature).is_ok();
         if is_valid {
             self.valid.borrow_mut().insert(digest, ());
         }

@@ -80,8 +80,14 @@ pub struct Worker {
 }
 
 /// Runs a worker on the current thread until its drain is over.
-pub fn run(common: Arc<Common>, bound: Vec<(Bound, TcpListener)>, ports: WorkerPorts) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+pub fn run(
+    common: Arc<Common>,
+    bound: Vec<(Bound, TcpListener)>,
+    ports: WorkerPorts,
+) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let local = LocalSet::new();
     local.block_on(&runtime, serve(common, bound, ports))
 }
@@ -140,7 +146,10 @@ impl Worker {
 
     /// Generation of the own SVID in use.
     pub fn identity_generation(&self) -> u64 {
-        self.snapshot.borrow().as_ref().map_or(0, |snapshot| snapshot.identity_generation)
+        self.snapshot
+            .borrow()
+            .as_ref()
+            .map_or(0, |snapshot| snapshot.identity_generation)
     }
 
     /// Wall time.
@@ -186,7 +195,11 @@ impl Worker {
     /// Connections to the application at `address`.
     pub fn application(&self, address: SocketAddr) -> Rc<Pool> {
         let mut applications = self.applications.borrow_mut();
-        Rc::clone(applications.entry(address).or_insert_with(|| Pool::new(Target::Application(address))))
+        Rc::clone(
+            applications
+                .entry(address)
+                .or_insert_with(|| Pool::new(Target::Application(address))),
+        )
     }
 
     /// A new id for a call.
@@ -201,7 +214,13 @@ impl Worker {
         expected: &[SpiffeId],
         protocols: &[&[u8]],
     ) -> Result<Arc<ClientConfig>, IdentityError> {
-        identity::client_config(&snapshot.svid.identity, &snapshot.bundles, expected, protocols, &self.common.clock)
+        identity::client_config(
+            &snapshot.svid.identity,
+            &snapshot.bundles,
+            expected,
+            protocols,
+            &self.common.clock,
+        )
     }
 
     fn adopt(&self, snapshot: Option<Arc<Snapshot>>, adopted: &watch::Sender<u64>) {
@@ -209,7 +228,9 @@ impl Worker {
             return;
         };
         let old = self.snapshot.replace(Some(Arc::clone(&snapshot)));
-        let is_rerouted = old.as_ref().is_none_or(|old| !Arc::ptr_eq(&old.routes, &snapshot.routes));
+        let is_rerouted = old
+            .as_ref()
+            .is_none_or(|old| !Arc::ptr_eq(&old.routes, &snapshot.routes));
         if is_rerouted {
             self.clusters.adopt(&snapshot.routes);
         }
@@ -241,12 +262,21 @@ impl Worker {
     async fn finish(&self) {
         tokio::time::sleep(limits::LISTENER_LINGER).await;
         self.connections.drain();
-        if timeout(self.common.config.drain, self.connections.emptied()).await.is_err() {
-            tracing::warn!(connections = self.connections.len(), "drain deadline reached, cutting connections");
+        if timeout(self.common.config.drain, self.connections.emptied())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = self.connections.len(),
+                "drain deadline reached, cutting connections"
+            );
             self.connections.end("drain_deadline");
             let cut = timeout(Duration::from_secs(1), self.connections.emptied()).await;
             if cut.is_err() {
-                tracing::warn!(connections = self.connections.len(), "connections did not end");
+                tracing::warn!(
+                    connections = self.connections.len(),
+                    "connections did not end"
+                );
             }
         }
     }
@@ -263,7 +293,9 @@ impl CallIds {
     fn new() -> Self {
         Self {
             start: u64::from_le_bytes(ravelin_runtime::crypto::random_bytes::<8>()),
-            count: Cell::new(u64::from_le_bytes(ravelin_runtime::crypto::random_bytes::<8>())),
+            count: Cell::new(u64::from_le_bytes(
+                ravelin_runtime::crypto::random_bytes::<8>(),
+            )),
         }
     }
 
@@ -272,7 +304,9 @@ impl CallIds {
         self.count.set(count);
         let id = (u128::from(self.start) << 64) | u128::from(count);
         let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-        let text = uuid::Uuid::from_u128(id).hyphenated().encode_lower(&mut text);
+        let text = uuid::Uuid::from_u128(id)
+            .hyphenated()
+            .encode_lower(&mut text);
         HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
 }

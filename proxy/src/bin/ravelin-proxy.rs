@@ -12,7 +12,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The mTLS sidecar of Ravelin.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Example: ravelin-proxy --config /etc/ravelin/proxies/orders.toml")]
+#[command(
+    version,
+    after_help = "Example: ravelin-proxy --config /etc/ravelin/proxies/orders.toml"
+)]
 struct Arguments {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]

@@ -76,7 +76,9 @@ async fn ready(Extract(state): Extract<State>) -> (StatusCode, &'static str) {
     let reason = match state.snapshot() {
         _ if state.0.drain.is_started() => "draining\n",
         None => "no configuration from the agent yet\n",
-        Some(snapshot) if snapshot.is_expired(state.0.common.clock.now()) => "the SVID has expired\n",
+        Some(snapshot) if snapshot.is_expired(state.0.common.clock.now()) => {
+            "the SVID has expired\n"
+        }
         Some(_) => return (StatusCode::OK, "ready\n"),
     };
     (StatusCode::SERVICE_UNAVAILABLE, reason)
@@ -130,7 +132,10 @@ async fn connections(Extract(state): Extract<State>) -> Json<Vec<WorkerLine>> {
             continue;
         }
         if let Ok(Ok(connections)) = timeout(limits::ADMIN_DEADLINE, answer).await {
-            lines.push(WorkerLine { worker, connections });
+            lines.push(WorkerLine {
+                worker,
+                connections,
+            });
         }
     }
     Json(lines)

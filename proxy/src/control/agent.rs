@@ -35,17 +35,27 @@ pub enum SessionError {
 }
 
 /// Runs one stream. `Ok` once the workers have ended and their last records are sent.
-pub(super) async fn session(control: &mut Control, backoff: &mut Backoff) -> Result<(), SessionError> {
+pub(super) async fn session(
+    control: &mut Control,
+    backoff: &mut Backoff,
+) -> Result<(), SessionError> {
     let address = ServerAddress::Unix(control.common.config.agent_socket.clone());
     let channel = timeout(limits::AGENT_CONNECT_DEADLINE, rpc::connect(&address, None))
         .await
         .map_err(|_| SessionError::Deadline)??;
-    let mut client = ProxyConfigClient::new(channel).max_decoding_message_size(limits::AGENT_MESSAGE_BYTES_MAX);
+    let mut client =
+        ProxyConfigClient::new(channel).max_decoding_message_size(limits::AGENT_MESSAGE_BYTES_MAX);
     let (requests, queue) = mpsc::channel(limits::AGENT_QUEUE_MAX);
     let hello = pb::proxy_request::Step::Hello(control.hello());
     send(&requests, hello).await?;
-    let answer = timeout(limits::AGENT_CONNECT_DEADLINE, client.stream(ReceiverStream::new(queue)));
-    let mut messages = answer.await.map_err(|_| SessionError::Deadline)??.into_inner();
+    let answer = timeout(
+        limits::AGENT_CONNECT_DEADLINE,
+        client.stream(ReceiverStream::new(queue)),
+    );
+    let mut messages = answer
+        .await
+        .map_err(|_| SessionError::Deadline)??
+        .into_inner();
     control.metrics().agent_connected.set(1);
     let mut is_finished = control.finished.clone();
     let mut flush = interval(limits::DECISION_BATCH_WAIT);
@@ -71,7 +81,10 @@ async fn send(
     requests: &mpsc::Sender<pb::ProxyRequest>,
     step: pb::proxy_request::Step,
 ) -> Result<(), SessionError> {
-    requests.send(pb::ProxyRequest { step: Some(step) }).await.map_err(|_| SessionError::Closed)
+    requests
+        .send(pb::ProxyRequest { step: Some(step) })
+        .await
+        .map_err(|_| SessionError::Closed)
 }
 
 /// Sends what is left, closes our side and waits a moment for the agent to have read it.
@@ -90,7 +103,10 @@ async fn last_decisions(
         while let Ok(Some(_)) = messages.message().await {}
     });
     if flushed.await.is_err() {
-        tracing::warn!(records = control.decisions.len(), "decision records were not sent in time");
+        tracing::warn!(
+            records = control.decisions.len(),
+            "decision records were not sent in time"
+        );
     }
 }
 
@@ -101,7 +117,11 @@ impl Control {
             name: config.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mesh_revision: self.store.mesh_revision(),
-            spiffe_id: config.spiffe_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+            spiffe_id: config
+                .spiffe_id
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
         }
     }
 

@@ -56,8 +56,14 @@ pub struct Control {
 }
 
 /// Runs the control thread until the workers have ended and their last records are sent.
-pub fn run(common: Arc<Common>, admin: Option<std::net::TcpListener>, ports: ControlPorts) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+pub fn run(
+    common: Arc<Common>,
+    admin: Option<std::net::TcpListener>,
+    ports: ControlPorts,
+) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async move {
         let admin = admin.map(TcpListener::from_std).transpose()?;
         let state = admin::State::new(
@@ -67,7 +73,15 @@ pub fn run(common: Arc<Common>, admin: Option<std::net::TcpListener>, ports: Con
             ports.drain.clone(),
         );
         let control = Control {
-            store: Store::new(Arc::clone(&common.clock), common.config.inbound.iter().map(|inbound| inbound.forward.port()).collect()),
+            store: Store::new(
+                Arc::clone(&common.clock),
+                common
+                    .config
+                    .inbound
+                    .iter()
+                    .map(|inbound| inbound.forward.port())
+                    .collect(),
+            ),
             common,
             snapshots: ports.snapshots,
             adopted: ports.adopted,
@@ -94,7 +108,9 @@ impl Control {
             self.metrics().agent_connected.set(0);
             match ended {
                 Ok(()) => return,
-                Err(error) => tracing::warn!(%error, "no stream to the agent, keeping the last configuration"),
+                Err(error) => {
+                    tracing::warn!(%error, "no stream to the agent, keeping the last configuration")
+                }
             }
             let pause = backoff.next(entropy());
             if timeout(pause, finished(&mut self.finished)).await.is_ok() {
@@ -114,10 +130,14 @@ impl Control {
         metrics::set(&metrics.mesh_revision, snapshot.mesh_revision);
         metrics::set(&metrics.bundle_sequence, snapshot.bundle_sequence);
         metrics::set(&metrics.denylist_number, snapshot.denylist.number());
-        metrics.svid_expires.set(snapshot.svid.expires_at.unix_secs());
+        metrics
+            .svid_expires
+            .set(snapshot.svid.expires_at.unix_secs());
         metrics::raise_to(&metrics.svid_changes, snapshot.identity_generation);
         self.snapshots.send_replace(Some(snapshot));
-        timeout(limits::ADOPT_DEADLINE, self.all_adopted(generation)).await.is_ok()
+        timeout(limits::ADOPT_DEADLINE, self.all_adopted(generation))
+            .await
+            .is_ok()
     }
 
     async fn all_adopted(&mut self, generation: u64) {
@@ -144,7 +164,9 @@ async fn finished(finished: &mut watch::Receiver<bool>) {
 }
 
 fn entropy() -> f64 {
-    f64::from(u32::from_le_bytes(ravelin_runtime::crypto::random_bytes::<4>())) / f64::from(u32::MAX)
+    f64::from(u32::from_le_bytes(
+        ravelin_runtime::crypto::random_bytes::<4>(),
+    )) / f64::from(u32::MAX)
 }
 
 /// How long the last records may take to reach the agent when the process ends.

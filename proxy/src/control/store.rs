@@ -196,10 +196,11 @@ impl Store {
         if !revision.digest.is_empty() && set_digest(&sources) != revision.digest {
             return Err(ConfigRefusal::MeshDigest(revision.revision));
         }
-        let set = ravelin_policies::load(&sources).map_err(|diagnostics| ConfigRefusal::MeshInvalid {
-            revision: revision.revision,
-            first: first_error(&diagnostics),
-        })?;
+        let set =
+            ravelin_policies::load(&sources).map_err(|diagnostics| ConfigRefusal::MeshInvalid {
+                revision: revision.revision,
+                first: first_error(&diagnostics),
+            })?;
         self.mesh = Some(Mesh {
             revision: revision.revision,
             digest: revision.digest,
@@ -210,7 +211,11 @@ impl Store {
         Ok(())
     }
 
-    fn files(&self, revision: &pb::MeshRevision, known: u64) -> Result<BTreeMap<String, Vec<u8>>, ConfigRefusal> {
+    fn files(
+        &self,
+        revision: &pb::MeshRevision,
+        known: u64,
+    ) -> Result<BTreeMap<String, Vec<u8>>, ConfigRefusal> {
         let mut files = match &self.mesh {
             _ if revision.base_revision == 0 => BTreeMap::new(),
             Some(mesh) if mesh.revision == revision.base_revision => mesh.files.clone(),
@@ -240,13 +245,18 @@ impl Store {
             });
         }
         if list.number > known {
-            let denylist = Denylist::from_pb(list).map_err(|_| ConfigRefusal::DenylistUnknown(list.number))?;
+            let denylist =
+                Denylist::from_pb(list).map_err(|_| ConfigRefusal::DenylistUnknown(list.number))?;
             self.denylist = Arc::new(denylist);
         }
         Ok(())
     }
 
-    fn take_bundles(&mut self, bundles: HashMap<String, Vec<u8>>, sequence: u64) -> Result<(), ConfigRefusal> {
+    fn take_bundles(
+        &mut self,
+        bundles: HashMap<String, Vec<u8>>,
+        sequence: u64,
+    ) -> Result<(), ConfigRefusal> {
         if !bundles.is_empty() && bundles != self.bundle_bytes {
             self.bundles = Some(Arc::new(read_bundles(&bundles)?));
             self.bundle_bytes = bundles;
@@ -275,7 +285,10 @@ impl Store {
 
     fn take_svid(&mut self, svid: &pb::ProxySvid) -> Result<(), ConfigRefusal> {
         let own = OwnSvid::from_pb(svid)?;
-        let is_same = self.svid.as_ref().is_some_and(|known| known.identity.chain == own.identity.chain);
+        let is_same = self
+            .svid
+            .as_ref()
+            .is_some_and(|known| known.identity.chain == own.identity.chain);
         if !is_same {
             self.svid = Some(Arc::new(own));
             self.identity_generation = self.identity_generation.saturating_add(1);
@@ -295,18 +308,24 @@ impl Store {
         let is_compiled = self
             .policies
             .as_ref()
-            .is_some_and(|(compiled_for, revision, _)| compiled_for == workload && *revision == mesh.revision);
+            .is_some_and(|(compiled_for, revision, _)| {
+                compiled_for == workload && *revision == mesh.revision
+            });
         if is_compiled {
             return Ok(());
         }
-        let policies = WorkloadPolicies::compile(&mesh.set, &mesh.set.workload(workload), mesh.revision).map_err(
-            |error| ConfigRefusal::Compile {
-                workload: workload.clone(),
-                revision: mesh.revision,
-                reason: error.to_string(),
-            },
-        )?;
-        if let Some(port) = self.ports.iter().find(|port| policies.peer_mode(**port) != PeerMode::Strict) {
+        let policies =
+            WorkloadPolicies::compile(&mesh.set, &mesh.set.workload(workload), mesh.revision)
+                .map_err(|error| ConfigRefusal::Compile {
+                    workload: workload.clone(),
+                    revision: mesh.revision,
+                    reason: error.to_string(),
+                })?;
+        if let Some(port) = self
+            .ports
+            .iter()
+            .find(|port| policies.peer_mode(**port) != PeerMode::Strict)
+        {
             return Err(ConfigRefusal::PeerMode(*port));
         }
         self.policies = Some((workload.clone(), mesh.revision, Arc::new(policies)));
@@ -341,7 +360,10 @@ impl Store {
     }
 }
 
-fn sources(files: &BTreeMap<String, Vec<u8>>, revision: u64) -> Result<Vec<SourceFile>, ConfigRefusal> {
+fn sources(
+    files: &BTreeMap<String, Vec<u8>>,
+    revision: u64,
+) -> Result<Vec<SourceFile>, ConfigRefusal> {
     files
         .iter()
         .map(|(path, content)| {
@@ -354,7 +376,11 @@ fn sources(files: &BTreeMap<String, Vec<u8>>, revision: u64) -> Result<Vec<Sourc
 }
 
 fn first_error(diagnostics: &ravelin_policies::Diagnostics) -> String {
-    diagnostics.iter().find(|diagnostic| diagnostic.is_error).map(ravelin_policies::Diagnostic::render).unwrap_or_default()
+    diagnostics
+        .iter()
+        .find(|diagnostic| diagnostic.is_error)
+        .map(ravelin_policies::Diagnostic::render)
+        .unwrap_or_default()
 }
 
 fn trust_domain(name: &str) -> Result<TrustDomain, ConfigRefusal> {
@@ -368,7 +394,12 @@ fn read_bundles(bundles: &HashMap<String, Vec<u8>>) -> Result<X509Bundles, Confi
         let authorities = split(der).ok_or_else(|| IdentityError::Bundle(name.clone()))?;
         let kept = read.insert(domain, &authorities);
         if kept < authorities.len() {
-            tracing::warn!(domain = name, kept, offered = authorities.len(), "certificates of a bundle are left out");
+            tracing::warn!(
+                domain = name,
+                kept,
+                offered = authorities.len(),
+                "certificates of a bundle are left out"
+            );
         }
     }
     Ok(read)

@@ -74,8 +74,21 @@ impl Refused {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(worker: Rc<Worker>, inbound: InboundListener, stream: TcpStream, source: SocketAddr) {
-    let accepted = accept(&worker, &inbound, stream, source, |snapshot| &snapshot.server.http, "http").await;
+pub async fn serve(
+    worker: Rc<Worker>,
+    inbound: InboundListener,
+    stream: TcpStream,
+    source: SocketAddr,
+) {
+    let accepted = accept(
+        &worker,
+        &inbound,
+        stream,
+        source,
+        |snapshot| &snapshot.server.http,
+        "http",
+    )
+    .await;
     let Some(accepted) = accepted else {
         return;
     };
@@ -115,13 +128,22 @@ pub async fn serve(worker: Rc<Worker>, inbound: InboundListener, stream: TcpStre
         let connection = Rc::clone(&connection);
         async move { Ok::<_, std::convert::Infallible>(connection.call(request).await) }
     });
-    let versions = if is_h2 { Versions::Http2 } else { Versions::Http1 };
+    let versions = if is_h2 {
+        Versions::Http2
+    } else {
+        Versions::Http1
+    };
     serve::serve(accepted.stream, versions, service, &registered).await;
 }
 
 /// Envoy's form: who received it, the digest of the peer's certificate, and the peer's SPIFFE ID.
 fn client_cert(snapshot: &Snapshot, peer: &Peer) -> HeaderValue {
-    let text = format!("By={};Hash={};URI={}", snapshot.workload, peer.leaf_digest(), peer.id());
+    let text = format!(
+        "By={};Hash={};URI={}",
+        snapshot.workload,
+        peer.leaf_digest(),
+        peer.id()
+    );
     // WHY: SPIFFE IDs and hex have no character that a header cannot carry.
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
@@ -130,7 +152,11 @@ impl PeerConnection {
     async fn call(&self, request: Request<Incoming>) -> Response<ProxyBody> {
         self.live.count_call();
         let (mut parts, body) = request.into_parts();
-        let record = CallRecord::new(Arc::clone(&self.facts), self.worker.now(), self.worker.call_id());
+        let record = CallRecord::new(
+            Arc::clone(&self.facts),
+            self.worker.now(),
+            self.worker.call_id(),
+        );
         let mut open = OpenCall::open(Rc::clone(&self.worker), Rc::clone(&self.counters), record);
         match self.judge_and_forward(&mut parts, body, &mut open).await {
             Ok(answered) => {
@@ -152,7 +178,10 @@ impl PeerConnection {
         {
             record.verdict = Verdict {
                 code: refusal.code,
-                revision: self.worker.snapshot().map_or(0, |snapshot| snapshot.mesh_revision),
+                revision: self
+                    .worker
+                    .snapshot()
+                    .map_or(0, |snapshot| snapshot.mesh_revision),
                 reason: refused.text.as_deref().unwrap_or(refusal.text).to_owned(),
                 ..Verdict::default()
             };
@@ -188,11 +217,14 @@ impl PeerConnection {
         }
         self.rewrite(parts, checked.host, &path, &identity)?;
         let source = BodySource::new(body);
-        self.application.send(worker, parts, &source).await.map_err(|error| {
-            tracing::debug!(%error, "the application did not answer");
-            open.ended(Outcome::Failed);
-            outbound::refusal(&error, &source).into()
-        })
+        self.application
+            .send(worker, parts, &source)
+            .await
+            .map_err(|error| {
+                tracing::debug!(%error, "the application did not answer");
+                open.ended(Outcome::Failed);
+                outbound::refusal(&error, &source).into()
+            })
     }
 
     fn authenticate(
@@ -203,7 +235,11 @@ impl PeerConnection {
         open: &mut OpenCall,
     ) -> Result<RequestIdentity, Refused> {
         let now = self.worker.now();
-        let identity = self.worker.tokens().authenticate(snapshot, parts, path, now).map_err(Refused::token)?;
+        let identity = self
+            .worker
+            .tokens()
+            .authenticate(snapshot, parts, path, now)
+            .map_err(Refused::token)?;
         note(open, |record| {
             record.request_principal = identity.principal.clone().unwrap_or_default();
             record.jti = identity.jti.clone().unwrap_or_default();
@@ -236,7 +272,9 @@ impl PeerConnection {
         }
         // WHY: the nearest miss is looked for on refusals alone; it is not on the path of an allowed call.
         let explanation = snapshot.policies.explain_http(&call);
-        note(open, |record| record.verdict.reason = explanation.to_string());
+        note(open, |record| {
+            record.verdict.reason = explanation.to_string()
+        });
         Err(Refusal::denied(decision.code).into())
     }
 
@@ -262,7 +300,8 @@ impl PeerConnection {
             parts.headers.remove(name.as_str());
         }
         for (name, value) in &identity.set_headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeadRefusal::TargetForm)?;
+            let name =
+                HeaderName::from_bytes(name.as_bytes()).map_err(|_| HeadRefusal::TargetForm)?;
             let value = HeaderValue::from_str(value).map_err(|_| HeadRefusal::TargetForm)?;
             parts.headers.insert(name, value);
         }

@@ -46,7 +46,8 @@ async fn accept(
     config: fn(&Snapshot) -> &Arc<ServerConfig>,
     protocol: &'static str,
 ) -> Option<Accepted> {
-    let refuse = |snapshot: Option<&Snapshot>, code| refused(worker, inbound, source, snapshot, code);
+    let refuse =
+        |snapshot: Option<&Snapshot>, code| refused(worker, inbound, source, snapshot, code);
     let Some(snapshot) = worker.snapshot() else {
         refuse(None, "not_ready");
         return None;
@@ -68,7 +69,8 @@ async fn accept(
             return None;
         }
     };
-    let peer = ravelin_runtime::tls::peer_identity(stream.get_ref().1).and_then(|peer| Peer::new(peer).ok());
+    let peer = ravelin_runtime::tls::peer_identity(stream.get_ref().1)
+        .and_then(|peer| Peer::new(peer).ok());
     let Some(peer) = peer else {
         refuse(Some(&snapshot), "peer_untrusted");
         return None;
@@ -104,18 +106,24 @@ async fn handshake(
         Ok(_) if first != [TLS_HANDSHAKE] => return Err(Some("plaintext_refused")),
         Ok(_) => {}
     }
-    TlsAcceptor::from(config).accept(stream).await.map_err(|error| Some(handshake_code(&error)))
+    TlsAcceptor::from(config)
+        .accept(stream)
+        .await
+        .map_err(|error| Some(handshake_code(&error)))
 }
 
 /// The verifier's reason travels inside the TLS error.
 fn handshake_code(error: &std::io::Error) -> &'static str {
     use rustls::{CertificateError, Error};
-    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
+    let cause = error
+        .get_ref()
+        .and_then(|cause| cause.downcast_ref::<Error>());
     match cause {
         Some(Error::NoCertificatesPresented) => "peer_no_certificate",
-        Some(Error::InvalidCertificate(CertificateError::Other(other))) => {
-            other.0.downcast_ref::<PeerError>().map_or("peer_untrusted", PeerError::code)
-        }
+        Some(Error::InvalidCertificate(CertificateError::Other(other))) => other
+            .0
+            .downcast_ref::<PeerError>()
+            .map_or("peer_untrusted", PeerError::code),
         Some(Error::InvalidCertificate(_)) => "peer_untrusted",
         Some(Error::AlertReceived(_)) => "peer_alert",
         Some(_) | None => "handshake_failed",
@@ -132,7 +140,9 @@ fn refused(
 ) {
     worker.metrics().refused("inbound", code);
     let facts = Arc::new(ConnectionFacts {
-        workload: snapshot.map(|snapshot| snapshot.workload.to_string()).unwrap_or_default(),
+        workload: snapshot
+            .map(|snapshot| snapshot.workload.to_string())
+            .unwrap_or_default(),
         protocol: "tls",
         source: Some(source),
         port: inbound.forward.port(),
@@ -172,7 +182,9 @@ fn policy_connection(
     stream: &TlsStream<TcpStream>,
 ) -> ravelin_policies::Connection {
     let (socket, tls) = stream.get_ref();
-    let destination = socket.local_addr().map_or(inbound.listen.ip(), |address| address.ip());
+    let destination = socket
+        .local_addr()
+        .map_or(inbound.listen.ip(), |address| address.ip());
     ravelin_policies::Connection {
         principal: Some(peer.id().clone()),
         source_ip: source.ip(),
@@ -188,7 +200,11 @@ fn verdict(decision: &ravelin_policies::Decision) -> Verdict {
     Verdict {
         is_allowed: decision.is_allowed,
         code: decision.code,
-        policy: decision.policy.as_ref().map(ToString::to_string).unwrap_or_default(),
+        policy: decision
+            .policy
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         rule: decision.rule.unwrap_or(0),
         revision: decision.revision,
         reason: String::new(),

@@ -15,8 +15,21 @@ use crate::upstream::dial;
 use crate::worker::Worker;
 
 /// Serves one connection to its end.
-pub async fn serve(worker: Rc<Worker>, inbound: InboundListener, stream: TcpStream, source: SocketAddr) {
-    let accepted = accept(&worker, &inbound, stream, source, |snapshot| &snapshot.server.tcp, "tcp").await;
+pub async fn serve(
+    worker: Rc<Worker>,
+    inbound: InboundListener,
+    stream: TcpStream,
+    source: SocketAddr,
+) {
+    let accepted = accept(
+        &worker,
+        &inbound,
+        stream,
+        source,
+        |snapshot| &snapshot.server.tcp,
+        "tcp",
+    )
+    .await;
     let Some(accepted) = accepted else {
         return;
     };

@@ -44,7 +44,10 @@ pub async fn serve_http(worker: Rc<Worker>, stream: TcpStream, source: SocketAdd
         identity_generation: 0,
         tcp: None,
     });
-    let workload = worker.snapshot().map(|snapshot| snapshot.workload.to_string()).unwrap_or_default();
+    let workload = worker
+        .snapshot()
+        .map(|snapshot| snapshot.workload.to_string())
+        .unwrap_or_default();
     let caller = Rc::new(Caller {
         facts: Arc::new(ConnectionFacts {
             workload,
@@ -66,7 +69,11 @@ pub async fn serve_http(worker: Rc<Worker>, stream: TcpStream, source: SocketAdd
 async fn call(caller: Rc<Caller>, request: Request<Incoming>) -> Response<ProxyBody> {
     caller.connection.count_call();
     let (mut parts, body) = request.into_parts();
-    let record = CallRecord::new(Arc::clone(&caller.facts), caller.worker.now(), caller.worker.call_id());
+    let record = CallRecord::new(
+        Arc::clone(&caller.facts),
+        caller.worker.now(),
+        caller.worker.call_id(),
+    );
     let mut open = OpenCall::open(Rc::clone(&caller.worker), caller.unrouted(), record);
     match forward(&caller, &mut parts, body, &mut open).await {
         Ok(answered) => {
@@ -85,7 +92,10 @@ async fn call(caller: Rc<Caller>, request: Request<Incoming>) -> Response<ProxyB
             {
                 record.verdict = Verdict {
                     code: refusal.code,
-                    revision: caller.worker.snapshot().map_or(0, |snapshot| snapshot.mesh_revision),
+                    revision: caller
+                        .worker
+                        .snapshot()
+                        .map_or(0, |snapshot| snapshot.mesh_revision),
                     reason: refusal.text.to_owned(),
                     ..Verdict::default()
                 };
@@ -117,7 +127,10 @@ async fn forward(
     if snapshot.is_expired(worker.now()) {
         return Err(Refusal::not_ready("svid_expired"));
     }
-    let route = snapshot.routes.find(checked.host()).ok_or_else(Refusal::no_route)?;
+    let route = snapshot
+        .routes
+        .find(checked.host())
+        .ok_or_else(Refusal::no_route)?;
     open.count_with(caller.counters(route));
     // WHY: the path is judged where it is served, by the workload's own policies; here it only leaves absolute form.
     parts.uri = serve::origin_form(&parts.uri).ok_or(head::HeadRefusal::TargetForm)?;
@@ -155,7 +168,11 @@ pub fn refusal(error: &SendError, body: &BodySource) -> Refusal {
 impl Caller {
     /// The series of calls that have no route (yet).
     fn unrouted(&self) -> Rc<ConnectionCounters> {
-        Rc::new(self.worker.metrics().counters(self.labels(String::new(), String::new())))
+        Rc::new(
+            self.worker
+                .metrics()
+                .counters(self.labels(String::new(), String::new())),
+        )
     }
 
     fn counters(&self, route: &Arc<Route>) -> Rc<ConnectionCounters> {
@@ -163,8 +180,16 @@ impl Caller {
         if let Some((_, counters)) = known.iter().find(|(known, _)| Arc::ptr_eq(known, route)) {
             return Rc::clone(counters);
         }
-        let principal = route.expected.first().map(ToString::to_string).unwrap_or_default();
-        let counters = Rc::new(self.worker.metrics().counters(self.labels(route.service.clone(), principal)));
+        let principal = route
+            .expected
+            .first()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let counters = Rc::new(
+            self.worker
+                .metrics()
+                .counters(self.labels(route.service.clone(), principal)),
+        );
         if known.len() >= limits::ROUTES_PER_CONNECTION_MAX {
             known.clear();
         }
@@ -184,4 +209,3 @@ impl Caller {
         }
     }
 }
-

@@ -19,14 +19,28 @@ use crate::upstream::dial::{self, DialError};
 use crate::worker::Worker;
 
 /// Serves one connection to its end.
-pub async fn serve(worker: Rc<Worker>, listener: TcpOutboundListener, stream: TcpStream, source: SocketAddr) {
-    let Some(snapshot) = worker.snapshot().filter(|snapshot| !snapshot.is_expired(worker.now())) else {
+pub async fn serve(
+    worker: Rc<Worker>,
+    listener: TcpOutboundListener,
+    stream: TcpStream,
+    source: SocketAddr,
+) {
+    let Some(snapshot) = worker
+        .snapshot()
+        .filter(|snapshot| !snapshot.is_expired(worker.now()))
+    else {
         worker.metrics().refused("outbound", "not_ready");
         return;
     };
     let service = listener.service.to_ascii_lowercase();
     let Some(route) = snapshot.routes.find(&service).cloned() else {
-        refused(&worker, &snapshot, source, "no_route", "no service of the mesh has this host and port");
+        refused(
+            &worker,
+            &snapshot,
+            source,
+            "no_route",
+            "no service of the mesh has this host and port",
+        );
         return;
     };
     let (peer_stream, peer) = match dial(&worker, &snapshot, &route).await {
@@ -34,7 +48,13 @@ pub async fn serve(worker: Rc<Worker>, listener: TcpOutboundListener, stream: Tc
         Err(error) => {
             tracing::warn!(service, %error, "service cannot be reached");
             if error.is_untrusted() {
-                refused(&worker, &snapshot, source, "peer_untrusted", "the endpoint's identity is not the expected one");
+                refused(
+                    &worker,
+                    &snapshot,
+                    source,
+                    "peer_untrusted",
+                    "the endpoint's identity is not the expected one",
+                );
             } else {
                 worker.metrics().refused("outbound", "upstream_unreachable");
             }
@@ -59,7 +79,8 @@ pub async fn serve(worker: Rc<Worker>, listener: TcpOutboundListener, stream: Tc
         response_code: 0,
         connection_security_policy: "mutual_tls",
     });
-    let (ended, carried) = relay::relay(stream, peer_stream, registered.connection().orders()).await;
+    let (ended, carried) =
+        relay::relay(stream, peer_stream, registered.connection().orders()).await;
     counters.count(carried.sent, carried.received);
     tracing::debug!(?ended, service, "tcp connection ended");
 }
@@ -77,7 +98,9 @@ async fn dial(
         };
         let config = worker.client_config(snapshot, &route.expected, &[])?;
         match dial::tls(address, config).await {
-            Ok((stream, peer)) if !snapshot.is_denied(&peer, worker.now()) => return Ok((stream, peer)),
+            Ok((stream, peer)) if !snapshot.is_denied(&peer, worker.now()) => {
+                return Ok((stream, peer));
+            }
             Ok(_) => last = DialError::Denied(address),
             Err(error) => last = error,
         }
@@ -85,7 +108,13 @@ async fn dial(
     Err(last)
 }
 
-fn refused(worker: &Rc<Worker>, snapshot: &Snapshot, source: SocketAddr, code: &'static str, reason: &str) {
+fn refused(
+    worker: &Rc<Worker>,
+    snapshot: &Snapshot,
+    source: SocketAddr,
+    code: &'static str,
+    reason: &str,
+) {
     worker.metrics().refused("outbound", code);
     let facts = Arc::new(ConnectionFacts {
         workload: snapshot.workload.to_string(),

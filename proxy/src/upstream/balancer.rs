@@ -33,7 +33,11 @@ impl Clusters {
     pub fn of(&self, route: &Arc<Route>) -> Rc<Cluster> {
         let key = Arc::as_ptr(route).addr();
         let mut by_route = self.by_route.borrow_mut();
-        Rc::clone(by_route.entry(key).or_insert_with(|| Cluster::new(route, &HashMap::new())))
+        Rc::clone(
+            by_route
+                .entry(key)
+                .or_insert_with(|| Cluster::new(route, &HashMap::new())),
+        )
     }
 
     /// Follows a change of the routes: a cluster whose endpoints and identities stayed keeps its connections.
@@ -42,7 +46,10 @@ impl Clusters {
         let mut known: HashMap<_, Rc<Pool>> = HashMap::new();
         for cluster in old.values() {
             for (endpoint, pool) in cluster.route.endpoints.iter().zip(&cluster.pools) {
-                known.insert((*endpoint, Arc::clone(&cluster.route.expected)), Rc::clone(pool));
+                known.insert(
+                    (*endpoint, Arc::clone(&cluster.route.expected)),
+                    Rc::clone(pool),
+                );
             }
         }
         let mut by_route = self.by_route.borrow_mut();
@@ -67,7 +74,13 @@ impl Clusters {
     }
 }
 
-type Known = HashMap<(std::net::SocketAddr, Arc<[ravelin_proto::spiffe_id::SpiffeId]>), Rc<Pool>>;
+type Known = HashMap<
+    (
+        std::net::SocketAddr,
+        Arc<[ravelin_proto::spiffe_id::SpiffeId]>,
+    ),
+    Rc<Pool>,
+>;
 
 impl Cluster {
     fn new(route: &Arc<Route>, known: &Known) -> Rc<Self> {
@@ -88,7 +101,12 @@ impl Cluster {
     }
 
     /// Sends a request to one endpoint, to another one where a dial fails.
-    pub async fn send(&self, worker: &Rc<Worker>, head: &Parts, body: &Rc<BodySource>) -> Result<Answered, SendError> {
+    pub async fn send(
+        &self,
+        worker: &Rc<Worker>,
+        head: &Parts,
+        body: &Rc<BodySource>,
+    ) -> Result<Answered, SendError> {
         let mut last = SendError::Dial(DialError::NotReady);
         for pool in self.order() {
             match pool.send(worker, head, body).await {
@@ -107,7 +125,12 @@ impl Cluster {
         let first = self.next.get();
         self.next.set(first.wrapping_add(1));
         let count = self.pools.len().max(1);
-        let turned = self.pools.iter().cycle().skip(first % count).take(self.pools.len());
+        let turned = self
+            .pools
+            .iter()
+            .cycle()
+            .skip(first % count)
+            .take(self.pools.len());
         let (paused, mut ordered): (Vec<_>, Vec<_>) = turned.partition(|pool| pool.is_paused());
         ordered.extend(paused);
         ordered.truncate(limits::ENDPOINT_TRIES_MAX);

@@ -76,7 +76,9 @@ pub async fn tcp(address: SocketAddr) -> Result<TcpStream, DialError> {
         Err(_) => Err(DialError::Deadline(address)),
         Ok(Err(source)) => Err(DialError::Connect { address, source }),
         Ok(Ok(stream)) => {
-            stream.set_nodelay(true).map_err(|source| DialError::Connect { address, source })?;
+            stream
+                .set_nodelay(true)
+                .map_err(|source| DialError::Connect { address, source })?;
             Ok(stream)
         }
     }

@@ -155,13 +155,21 @@ impl Pool {
 
     /// True while the last dial's failure is fresh.
     pub fn is_paused(&self) -> bool {
-        self.paused_until.get().is_some_and(|until| Instant::now() < until)
+        self.paused_until
+            .get()
+            .is_some_and(|until| Instant::now() < until)
     }
 
     /// Drops connections that are of an older SVID, idle for too long or closed.
     pub fn tidy(&self, generation: u64) {
-        self.idle.borrow_mut().retain(|idle| idle.is_usable(generation) || idle.is_busy(generation));
-        let is_stale = self.shared.borrow().as_ref().is_some_and(|shared| !shared.is_usable());
+        self.idle
+            .borrow_mut()
+            .retain(|idle| idle.is_usable(generation) || idle.is_busy(generation));
+        let is_stale = self
+            .shared
+            .borrow()
+            .as_ref()
+            .is_some_and(|shared| !shared.is_usable());
         if is_stale {
             self.shared.borrow_mut().take();
         }
@@ -240,7 +248,11 @@ impl Pool {
                         } else {
                             Some(lease)
                         };
-                        Ok(Ok(Answered { response, lease, peer }))
+                        Ok(Ok(Answered {
+                            response,
+                            lease,
+                            peer,
+                        }))
                     }
                 }
             }
@@ -259,18 +271,26 @@ impl Pool {
         }
     }
 
-    async fn connection(self: &Rc<Self>, worker: &Rc<Worker>, is_fresh: bool) -> Result<Ready, DialError> {
+    async fn connection(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        is_fresh: bool,
+    ) -> Result<Ready, DialError> {
         let generation = worker.identity_generation();
         if let Some(ready) = self.open_connection(generation, is_fresh) {
             return Ok(ready);
         }
         let result = match &self.target {
             Target::Application(address) => self.dial_application(*address, generation).await,
-            Target::Peer { address, expected } => self.dial_peer(worker, *address, expected, is_fresh).await,
+            Target::Peer { address, expected } => {
+                self.dial_peer(worker, *address, expected, is_fresh).await
+            }
         };
         match &result {
             Ok(_) => self.paused_until.set(None),
-            Err(_) => self.paused_until.set(Some(Instant::now() + limits::ENDPOINT_PAUSE)),
+            Err(_) => self
+                .paused_until
+                .set(Some(Instant::now() + limits::ENDPOINT_PAUSE)),
         }
         result
     }
@@ -298,7 +318,11 @@ impl Pool {
         })
     }
 
-    async fn dial_application(&self, address: SocketAddr, generation: u64) -> Result<Ready, DialError> {
+    async fn dial_application(
+        &self,
+        address: SocketAddr,
+        generation: u64,
+    ) -> Result<Ready, DialError> {
         let stream = dial::tcp(address).await?;
         let sender = open_http1(address, stream, None).await?;
         Ok(Ready {
@@ -318,7 +342,11 @@ impl Pool {
         is_fresh: bool,
     ) -> Result<Ready, DialError> {
         // WHY: many calls that find no connection wait for one dial; HTTP/1.1 peers need one each.
-        let _turn = if self.speaks_http1.get() { None } else { Some(self.dialing.lock().await) };
+        let _turn = if self.speaks_http1.get() {
+            None
+        } else {
+            Some(self.dialing.lock().await)
+        };
         if let Some(ready) = self.open_connection(worker.identity_generation(), is_fresh) {
             return Ok(ready);
         }
@@ -354,7 +382,11 @@ impl Pool {
         }
         let connection = Rc::clone(registered.connection());
         let sender = open_http2(address, stream, registered).await?;
-        let shared = Shared { sender, connection, peer };
+        let shared = Shared {
+            sender,
+            connection,
+            peer,
+        };
         let ready = Ready {
             is_reused: false,
             ..shared.ready()
@@ -411,13 +443,20 @@ impl FailedTry {
 }
 
 /// The request as one connection needs it: origin form for HTTP/1.1, `:authority` for HTTP/2.
-fn request(head: &Parts, body: &Rc<BodySource>, version: Version) -> Result<Request<RequestBody>, SendError> {
+fn request(
+    head: &Parts,
+    body: &Rc<BodySource>,
+    version: Version,
+) -> Result<Request<RequestBody>, SendError> {
     let mut request = Request::new(body.reader());
     *request.method_mut() = head.method.clone();
     *request.version_mut() = version;
     *request.headers_mut() = head.headers.clone();
     if version == Version::HTTP_2 {
-        let host = request.headers_mut().remove(http::header::HOST).ok_or(SendError::Target)?;
+        let host = request
+            .headers_mut()
+            .remove(http::header::HOST)
+            .ok_or(SendError::Target)?;
         let target = head.uri.path_and_query().ok_or(SendError::Target)?.clone();
         *request.uri_mut() = Uri::builder()
             .scheme("https")
@@ -501,7 +540,10 @@ where
     }
 }
 
-async fn finish<C: Future<Output = hyper::Result<()>>>(connection: std::pin::Pin<&mut C>, grace: Duration) {
+async fn finish<C: Future<Output = hyper::Result<()>>>(
+    connection: std::pin::Pin<&mut C>,
+    grace: Duration,
+) {
     if let Ok(result) = timeout(grace, connection).await {
         log_end(result);
     }

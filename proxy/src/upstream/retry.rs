@@ -25,16 +25,27 @@ pub fn fate(error: &hyper::Error, is_returned: bool) -> Fate {
     let mut source = error.source();
     while let Some(cause) = source {
         if let Some(cause) = cause.downcast_ref::<h2::Error>() {
-            let is_refused = cause.is_remote() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
-            let is_gone = cause.is_go_away() && cause.is_remote() && cause.reason() == Some(h2::Reason::NO_ERROR);
-            return if is_refused || is_gone { Fate::NotProcessed } else { Fate::Unknown };
+            let is_refused =
+                cause.is_remote() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+            let is_gone = cause.is_go_away()
+                && cause.is_remote()
+                && cause.reason() == Some(h2::Reason::NO_ERROR);
+            return if is_refused || is_gone {
+                Fate::NotProcessed
+            } else {
+                Fate::Unknown
+            };
         }
         source = cause.source();
     }
     if error.is_closed() {
         return Fate::NotProcessed;
     }
-    if error.is_incomplete_message() { Fate::ConnectionClosed } else { Fate::Unknown }
+    if error.is_incomplete_message() {
+        Fate::ConnectionClosed
+    } else {
+        Fate::Unknown
+    }
 }
 
 /// True when the request may be sent again.
