@@ -11,6 +11,7 @@ use ravelin_proto::time::Timestamp;
 use ravelin_runtime::clock::SharedClock;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::limits::{AGENT_LOST, LIVENESS_CHECK};
 
@@ -81,7 +82,7 @@ pub struct AckCount {
     pub done: u32,
     /// Live agents.
     pub total: u32,
-    /// The others, each with the names of its proxies that lag, as `AGENT` or `AGENT (proxies A, B)`.
+    /// SPIFFE IDs of the others.
     pub missing: Vec<String>,
 }
 
@@ -96,14 +97,23 @@ pub struct AckTable {
 #[derive(Debug, Default)]
 struct Table {
     by_agent: BTreeMap<SpiffeId, AgentAck>,
+    open: BTreeMap<SpiffeId, CancellationToken>,
     streams: u64,
 }
 
 /// Names one stream: an older stream's end must not disconnect its successor.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct StreamId {
     agent_id: SpiffeId,
     number: u64,
+    replaced: CancellationToken,
+}
+
+impl StreamId {
+    /// Returns once a newer stream of the same agent has taken over.
+    pub async fn replaced(&self) {
+        self.replaced.cancelled().await;
+    }
 }
 
 impl AckTable {
@@ -127,8 +137,12 @@ impl AckTable {
 
     /// An agent opened its stream. What it had acknowledged counts again once it says so.
     pub fn connect(&self, agent_id: &SpiffeId, version: &str) -> StreamId {
+        let replaced = CancellationToken::new();
         let number = {
             let mut table = self.table();
+            if let Some(older) = table.open.insert(agent_id.clone(), replaced.clone()) {
+                older.cancel();
+            }
             table.streams = table.streams.wrapping_add(1);
             let number = table.streams;
             let ack = AgentAck::connected(agent_id.clone(), number, version.to_owned());
@@ -139,17 +153,22 @@ impl AckTable {
         StreamId {
             agent_id: agent_id.clone(),
             number,
+            replaced,
         }
     }
 
     /// The stream ended. Ignored when a newer one took its place.
     pub fn disconnect(&self, stream: &StreamId) {
         let now = self.clock.now();
-        if let Some(ack) = self.table().by_agent.get_mut(&stream.agent_id)
-            && ack.stream == stream.number
         {
-            ack.is_connected = false;
-            ack.lost_at = Some(now);
+            let mut table = self.table();
+            if let Some(ack) = table.by_agent.get_mut(&stream.agent_id)
+                && ack.stream == stream.number
+            {
+                ack.is_connected = false;
+                ack.lost_at = Some(now);
+                table.open.remove(&stream.agent_id);
+            }
         }
         self.tick();
     }
@@ -175,7 +194,11 @@ impl AckTable {
 
     /// A banned or evicted agent counts no longer.
     pub fn forget(&self, agent_id: &SpiffeId) {
-        self.table().by_agent.remove(agent_id);
+        {
+            let mut table = self.table();
+            table.by_agent.remove(agent_id);
+            table.open.remove(agent_id);
+        }
         self.tick();
     }
 

@@ -20,3 +20,15 @@ pub const AUDIT_EVENT_BYTES_MAX: usize = 1024 * 1024;
 pub const LIVENESS_CHECK: Duration = Duration::from_millis(500);
 /// An agent whose stream ended counts as live for this long.
 pub const AGENT_LOST: Duration = Duration::from_secs(60);
+/// How long a new `Sync` stream may take to say `hello`.
+pub const SYNC_HELLO: Duration = Duration::from_secs(10);
+/// Entries of one `Sync` message: about 1 MiB of what gRPC takes.
+pub const SYNC_ENTRIES_MAX: usize = 2000;
+/// Rows of the change log that are kept in memory for open streams.
+pub const CHANGES_RECENT_MAX: usize = 4096;
+/// Proxies of one acknowledgement.
+pub const ACK_PROXIES_MAX: usize = 1024;
+/// Authorities of one acknowledgement.
+pub const ACK_AUTHORITIES_MAX: usize = 256;
+/// Longest text of an acknowledgement.
+pub const ACK_TEXT_BYTES_MAX: usize = 4096;

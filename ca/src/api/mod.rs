@@ -1,1 +1,4 @@
 //! The CA's gRPC services.
+
+pub mod caller;
+pub mod sync;

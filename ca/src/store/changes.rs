@@ -7,6 +7,7 @@ use ravelin_proto::spiffe_id::SpiffeId;
 use sqlx::Row;
 
 use super::denylist::DeniedIdentity;
+use super::mesh::MeshRecord;
 use super::{Store, StoreError, statements};
 use crate::registry::RegisteredAgent;
 
@@ -29,7 +30,7 @@ pub enum Change {
     /// An identity was taken off the deny-list, by its id there.
     DeniedRemoved(String),
     /// A mesh revision was published.
-    Mesh(u64),
+    Mesh(Arc<MeshRecord>),
 }
 
 impl Change {
@@ -52,7 +53,7 @@ impl Change {
             Self::AgentRemoved(id) => id.to_string(),
             Self::DeniedAdded(entry) => entry.id.clone(),
             Self::DeniedRemoved(id) => id.clone(),
-            Self::Mesh(revision) => revision.to_string(),
+            Self::Mesh(record) => record.revision.to_string(),
         }
     }
 }
@@ -74,6 +75,17 @@ pub struct ChangeRow {
 }
 
 impl Store {
+    /// Rows after `revision` from memory, oldest first; `None` when they no longer are.
+    pub fn recent_changes(&self, revision: u64) -> Option<Vec<ChangeRow>> {
+        let recent = self.inner.published.recent();
+        let first = recent.front()?.revision;
+        (first <= revision.saturating_add(1)).then(|| {
+            let is_older = |row: &ChangeRow| row.revision <= revision;
+            let start = recent.partition_point(is_older);
+            recent.iter().skip(start).cloned().collect()
+        })
+    }
+
     /// Rows after `revision`, oldest first; `None` when the log no longer reaches back that far
     /// (or never reached that far forward).
     pub async fn changes_since(&self, revision: u64) -> Result<Option<Vec<ChangeRow>>, StoreError> {

@@ -1,6 +1,7 @@
 //! Mesh revisions: numbered, immutable sets of files. A content is kept once, by its SHA-256.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ravelin_proto::time::Timestamp;
 use sha2::{Digest, Sha256};
@@ -28,6 +29,15 @@ pub struct MeshRecord {
     pub created_by: String,
     /// Content by path.
     pub files: BTreeMap<String, Vec<u8>>,
+}
+
+/// The current revision and the one before it, from which most agents come.
+#[derive(Debug, Clone, Default)]
+pub struct MeshPair {
+    /// `None` before the first publication.
+    pub current: Option<Arc<MeshRecord>>,
+    /// `None` when it is not in memory.
+    pub previous: Option<Arc<MeshRecord>>,
 }
 
 /// What a publication needs besides its number and time.
@@ -92,7 +102,14 @@ impl WriteTx {
             event = event.with("rolled_back_to", draft.rolled_back_to);
         }
         self.audit(event)?;
-        self.change(Change::Mesh(revision));
+        self.change(Change::Mesh(Arc::new(MeshRecord {
+            revision,
+            digest: draft.digest.clone(),
+            git_commit: draft.git_commit.clone(),
+            created_at: now,
+            created_by: actor.to_owned(),
+            files: draft.files.clone(),
+        })));
         Ok(revision)
     }
 
@@ -112,6 +129,19 @@ impl Store {
         let mut conn = self.readers().acquire().await?;
         read(&mut conn, revision).await
     }
+}
+
+/// The newest revision, at start.
+pub(super) async fn newest(conn: &mut SqliteConnection) -> Result<MeshPair, StoreError> {
+    let last: i64 = sqlx::query(statements::MESH_LAST)
+        .fetch_one(&mut *conn)
+        .await?
+        .try_get(0)?;
+    let current = read(conn, u64::try_from(last).unwrap_or(0)).await?;
+    Ok(MeshPair {
+        current: current.map(Arc::new),
+        previous: None,
+    })
 }
 
 async fn read(

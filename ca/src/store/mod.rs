@@ -17,8 +17,9 @@ mod statements;
 pub(crate) mod tests;
 mod writer;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
@@ -31,7 +32,7 @@ pub use changes::{Change, ChangeRow};
 pub use decisions::{Segment, decision_json};
 pub use denylist::{DeniedIdentity, DeniedSubject, Denylist};
 pub use error::StoreError;
-pub use mesh::{MeshDraft, MeshRecord};
+pub use mesh::{MeshDraft, MeshPair, MeshRecord};
 pub use query::{LogFilter, LogRecord, Page};
 pub use writer::WriteTx;
 
@@ -64,13 +65,19 @@ pub(crate) struct Published {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) revision: watch::Sender<u64>,
     pub(crate) audit_size: watch::Sender<u64>,
-    pub(crate) mesh_revision: watch::Sender<u64>,
+    pub(crate) mesh: watch::Sender<MeshPair>,
+    pub(crate) recent: Mutex<VecDeque<ChangeRow>>,
     pub(crate) denylist: watch::Sender<Arc<Denylist>>,
 }
 
 impl Published {
     fn denylist(&self) -> Denylist {
         Denylist::clone(&self.denylist.borrow())
+    }
+
+    fn recent(&self) -> MutexGuard<'_, VecDeque<ChangeRow>> {
+        // Rows go in whole, so a panic elsewhere did not break the queue.
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -119,9 +126,9 @@ impl Store {
         self.inner.published.audit_size.subscribe()
     }
 
-    /// Ticks with the number of the newest mesh revision; 0 before the first.
-    pub fn mesh_revisions(&self) -> watch::Receiver<u64> {
-        self.inner.published.mesh_revision.subscribe()
+    /// Ticks with each published mesh revision.
+    pub fn mesh(&self) -> watch::Receiver<MeshPair> {
+        self.inner.published.mesh.subscribe()
     }
 
     /// Ticks with each change of the deny-list.

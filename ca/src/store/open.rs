@@ -235,12 +235,13 @@ async fn published(conn: &mut SqliteConnection) -> Result<Published, StoreError>
             .unwrap_or(0),
         entries: super::denylist::all(conn).await?,
     };
-    let mesh = u64::try_from(number(conn, statements::MESH_LAST).await?).unwrap_or(0);
+    let mesh = super::mesh::newest(conn).await?;
     Ok(Published {
         snapshot: ArcSwap::from_pointee(Snapshot::of_entries(revision, entries)),
         revision: watch::Sender::new(revision),
         audit_size: watch::Sender::new(0),
-        mesh_revision: watch::Sender::new(mesh),
+        mesh: watch::Sender::new(mesh),
+        recent: std::sync::Mutex::default(),
         denylist: watch::Sender::new(Arc::new(denylist)),
     })
 }

@@ -13,13 +13,13 @@ use ravelin_runtime::clock::SharedClock;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::changes::Change;
+use super::changes::{Change, ChangeRow};
 use super::denylist::Denylist;
 use super::open::DENYLIST_NUMBER;
 use super::{Published, StoreError, audit, statements};
 use crate::audit::event::{Event, Leaf, StagedLeaf};
 use crate::audit::log::AuditLog;
-use crate::limits::{CHANGES_KEPT, WRITE_BATCH_MAX, WRITE_QUEUE_MAX};
+use crate::limits::{CHANGES_KEPT, CHANGES_RECENT_MAX, WRITE_BATCH_MAX, WRITE_QUEUE_MAX};
 use crate::registry::Snapshot;
 
 type Finish = Box<dyn FnOnce(Result<(), String>) + Send>;
@@ -58,6 +58,18 @@ struct StagedChange {
     parent_before: String,
     is_structural: bool,
     change: Change,
+}
+
+impl StagedChange {
+    fn row(&self) -> ChangeRow {
+        ChangeRow {
+            revision: self.revision,
+            kind: self.change.kind().to_owned(),
+            subject: self.change.subject(),
+            parent_before: self.parent_before.clone(),
+            is_structural: self.is_structural,
+        }
+    }
 }
 
 /// An entry's parent before a change, and whether it decided about other entries.
@@ -238,15 +250,22 @@ impl WriteTx {
     fn publish(&mut self) {
         let published = &self.published;
         self.log.commit(&self.leaves);
+        // INVARIANT: rows first, so that whoever sees a revision finds every row up to it.
+        {
+            let mut recent = published.recent();
+            recent.extend(self.changes.iter().map(StagedChange::row));
+            let surplus = recent.len().saturating_sub(CHANGES_RECENT_MAX);
+            recent.drain(..surplus);
+        }
         if let Some(working) = self.working.take() {
             published.snapshot.store(Arc::new(working));
         }
         let mut denylist: Option<Denylist> = None;
         for staged in self.changes.drain(..) {
             match staged.change {
-                Change::Mesh(number) => {
-                    published.mesh_revision.send_replace(number);
-                }
+                Change::Mesh(record) => published.mesh.send_modify(|pair| {
+                    pair.previous = pair.current.replace(record);
+                }),
                 Change::DeniedAdded(entry) => {
                     let list = denylist.get_or_insert_with(|| published.denylist());
                     list.number = staged.revision;
