@@ -12,3 +12,6 @@ pub use address::{AddressError, ServerAddress};
 pub use client::{RpcError, connect};
 pub use server::{RpcLimits, ServeError, TlsPeer, serve_tls, serve_uds};
 pub use standard::{HealthReporter, with_health_and_reflection};
+
+#[cfg(test)]
+mod tests;
