@@ -61,7 +61,7 @@ mod tests {
             (-3.0, 500),
             (f64::NAN, 1000),
         ] {
-            let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+            let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
             assert_eq!(
                 backoff.next(entropy),
                 Duration::from_millis(want_ms),

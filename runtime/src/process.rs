@@ -82,16 +82,15 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd, ProcessError> {
 
 /// When the process started, in clock ticks since boot: with the number it names one process for good.
 pub fn start_time_ticks(pid: i32) -> Result<u64, ProcessError> {
-    let stat =
-        std::fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|source| {
-            match source.kind() {
-                io::ErrorKind::NotFound => ProcessError::NotFound(pid),
-                _ => ProcessError::Kernel {
-                    call: "reading /proc/PID/stat",
-                    source,
-                },
-            }
-        })?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).map_err(|source| {
+        if source.kind() == io::ErrorKind::NotFound {
+            return ProcessError::NotFound(pid);
+        }
+        ProcessError::Kernel {
+            call: "reading /proc/PID/stat",
+            source,
+        }
+    })?;
     parse_start_time(&stat).ok_or(ProcessError::Malformed(pid))
 }
 

@@ -95,10 +95,11 @@ impl WorkloadError {
 impl From<Status> for WorkloadError {
     fn from(status: Status) -> Self {
         let message = status.message().to_owned();
-        match status.code() {
-            Code::PermissionDenied => Self::NoIdentity(message),
-            code => Self::Refused { code, message },
+        let code = status.code();
+        if code == Code::PermissionDenied {
+            return Self::NoIdentity(message);
         }
+        Self::Refused { code, message }
     }
 }
 

@@ -60,6 +60,10 @@ fn verify_with(
         .map_err(|_| SignatureError::Invalid)
 }
 
+#[cfg_attr(
+    feature = "aws-lc",
+    allow(clippy::unnecessary_wraps, reason = "ring does not know P-521")
+)]
 fn ecdsa(curve: Curve) -> Result<&'static dyn VerificationAlgorithm, SignatureError> {
     match curve {
         Curve::P256 => Ok(&ECDSA_P256_SHA256_FIXED),

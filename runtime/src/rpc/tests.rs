@@ -35,6 +35,7 @@ struct Mirror {
     authority: Arc<Authority>,
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "it is what a handler returns")]
 fn once<T: Send + 'static>(answer: T) -> Result<Response<Answers<T>>, Status> {
     Ok(Response::new(Box::pin(tokio_stream::once(Ok(answer)))))
 }

@@ -3,12 +3,10 @@
 //!
 //! Names in DNS or IP play no part. A signing certificate is never a peer.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ravelin_proto::bundle::Bundle;
 use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
-use ravelin_proto::time::{Timestamp, Validity};
+use ravelin_proto::time::Timestamp;
 use ravelin_proto::x509_svid::{LeafSvid, SigningCertificate, X509SvidError};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -18,9 +16,10 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
+use super::X509Bundles;
 use crate::clock::{from_unix_time, to_unix_time};
 use crate::crypto;
-use crate::limits::{BUNDLE_AUTHORITIES_MAX, CERTIFICATE_BYTES_MAX, CHAIN_CERTIFICATES_MAX};
+use crate::limits::{CERTIFICATE_BYTES_MAX, CHAIN_CERTIFICATES_MAX};
 
 /// Why a peer is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -129,93 +128,6 @@ impl Expect {
     }
 }
 
-#[derive(Debug, Clone)]
-struct Authority {
-    der: CertificateDer<'static>,
-    anchor: TrustAnchor<'static>,
-    validity: Validity,
-}
-
-/// X.509 authorities by trust domain. They are never pooled (B-5, X-9).
-#[derive(Debug, Clone, Default)]
-pub struct X509Bundles(BTreeMap<TrustDomain, Vec<Authority>>);
-
-impl X509Bundles {
-    /// Trusts nobody.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets the authorities of one trust domain, in place of earlier ones. Certificates that are no signing
-    /// certificates of this trust domain are left out; the return value says how many were kept.
-    pub fn insert(&mut self, domain: TrustDomain, authorities: &[CertificateDer<'_>]) -> usize {
-        let kept: Vec<Authority> = authorities
-            .iter()
-            .filter_map(|der| read_authority(&domain, der))
-            .take(BUNDLE_AUTHORITIES_MAX)
-            .collect();
-        let count = kept.len();
-        self.0.insert(domain, kept);
-        count
-    }
-
-    /// Sets the authorities of one trust domain from its bundle. Tainted ones count as well: they are trusted until they are
-    /// revoked.
-    pub fn insert_bundle(&mut self, bundle: &Bundle) -> usize {
-        let authorities: Vec<CertificateDer<'_>> = bundle
-            .x509_authorities
-            .iter()
-            .map(|authority| authority.der.as_slice().into())
-            .collect();
-        self.insert(bundle.trust_domain.clone(), &authorities)
-    }
-
-    /// Forgets a trust domain.
-    pub fn remove(&mut self, domain: &TrustDomain) {
-        self.0.remove(domain);
-    }
-
-    /// The authorities of a trust domain.
-    pub fn authorities(
-        &self,
-        domain: &TrustDomain,
-    ) -> impl Iterator<Item = &CertificateDer<'static>> {
-        self.0
-            .get(domain)
-            .into_iter()
-            .flatten()
-            .map(|authority| &authority.der)
-    }
-
-    /// The trust domains, in order.
-    pub fn trust_domains(&self) -> impl Iterator<Item = &TrustDomain> {
-        self.0.keys()
-    }
-
-    /// Whether nobody at all is trusted.
-    pub fn is_empty(&self) -> bool {
-        self.0.values().all(Vec::is_empty)
-    }
-}
-
-fn read_authority(domain: &TrustDomain, der: &CertificateDer<'_>) -> Option<Authority> {
-    let signing = SigningCertificate::parse(der).ok()?;
-    if signing
-        .id
-        .as_ref()
-        .is_some_and(|id| !id.is_member_of(domain))
-    {
-        return None;
-    }
-    let der = der.clone().into_owned();
-    let anchor = webpki::anchor_from_trusted_cert(&der).ok()?.to_owned();
-    Some(Authority {
-        der,
-        anchor,
-        validity: signing.validity,
-    })
-}
-
 /// Judges a chain, leaf first, at `now`.
 pub fn verify_chain(
     bundles: &X509Bundles,
@@ -244,11 +156,10 @@ fn verify(
     let svid = LeafSvid::parse(leaf)?;
     let domain = svid.id.trust_domain();
     // SPEC: X509-SVID 5: the bundle of the leaf's own trust domain, never a pool.
-    let authorities = bundles
-        .0
-        .get(&domain)
-        .filter(|authorities| !authorities.is_empty())
-        .ok_or_else(|| PeerError::UnknownTrustDomain(domain.clone()))?;
+    let authorities = bundles.of(&domain);
+    if authorities.is_empty() {
+        return Err(PeerError::UnknownTrustDomain(domain));
+    }
     if now > svid.validity.not_after {
         return Err(PeerError::Expired {
             id: svid.id,

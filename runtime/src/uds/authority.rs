@@ -91,13 +91,10 @@ impl AuthorityRewriter {
                 self.mode = Mode::Frames;
                 true
             }
-            Mode::Frames => match self.frame(out) {
-                Ok(goes_on) => goes_on,
-                Err(Malformed) => {
-                    self.finish(out);
-                    false
-                }
-            },
+            Mode::Frames => self.frame(out).unwrap_or_else(|Malformed| {
+                self.finish(out);
+                false
+            }),
         }
     }
 
@@ -221,7 +218,7 @@ fn rewrite_value(block: &mut [u8], literal: &Literal) -> bool {
 
 /// A valid authority as long as `text`, if `text` is a socket's path and no authority itself.
 fn replacement(text: &[u8], is_huffman: bool) -> Option<Vec<u8>> {
-    let is_path = text.starts_with(b"/") || text.contains(&b'%');
+    let is_path = text.contains(&b'/') || text.contains(&b'%');
     if !is_path || Authority::try_from(text).is_ok() {
         return None;
     }

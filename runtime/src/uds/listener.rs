@@ -147,13 +147,15 @@ fn check_folder(path: &Path) -> Result<(), UdsError> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let metadata = std::fs::metadata(folder).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => UdsError::FolderMissing(path.to_owned()),
-        _ => UdsError::Io {
+    let metadata = std::fs::metadata(folder).map_err(|source| {
+        if source.kind() == io::ErrorKind::NotFound {
+            return UdsError::FolderMissing(path.to_owned());
+        }
+        UdsError::Io {
             step: "reading the folder",
             path: path.to_owned(),
             source,
-        },
+        }
     })?;
     if metadata.mode() & WRITABLE_BY_ALL != 0 && metadata.mode() & STICKY == 0 {
         return Err(UdsError::FolderWritable(path.to_owned()));

@@ -10,6 +10,8 @@ use super::super::fixture::{
 };
 use super::*;
 
+type Change = fn(&mut CertificateParams);
+
 const ORDERS: &str = "spiffe://one.test/orders";
 
 fn code(result: Result<PeerIdentity, PeerError>) -> &'static str {
@@ -20,7 +22,6 @@ fn code(result: Result<PeerIdentity, PeerError>) -> &'static str {
 fn x_01_x_02_x_04_x_05_x_10_a_leaf_that_breaks_its_own_rules_is_no_peer() {
     let authority = Authority::new("one.test");
     let trusted = bundles(&[("one.test", &[&authority])]);
-    type Change = fn(&mut CertificateParams);
     let rows: [(&str, Change, &str); 11] = [
         ("x_01 one URI name", |_| {}, "accepted"),
         (
@@ -172,7 +173,6 @@ fn x_09_a_leaf_is_judged_by_the_bundle_of_its_own_trust_domain_alone() {
 fn x_09_paths_lead_over_intermediates_that_may_sign_for_the_domain() {
     let root = Authority::new("one.test");
     let trusted = bundles(&[("one.test", &[&root])]);
-    type Change = fn(&mut CertificateParams);
     let rows: [(&str, Change, &str); 6] = [
         ("x_06 cA and keyCertSign", |_| {}, "accepted"),
         ("x_07 no ID", |p| p.subject_alt_names.clear(), "accepted"),
@@ -239,7 +239,7 @@ fn x_09_dates_are_kept_to_the_second_by_leaf_and_authority() {
     ] {
         let now = Timestamp::from_unix_secs(NOW.unix_secs() + secs);
         assert_eq!(
-            code(verify_chain(&trusted, &[leaf.clone()], now)),
+            code(verify_chain(&trusted, std::slice::from_ref(&leaf), now)),
             want,
             "at {secs} s"
         );

@@ -47,6 +47,8 @@ fn a_sockets_path_becomes_an_authority_of_equal_length() {
     for (value, want) in [
         ("%2Ftmp%2Fagent.sock", "-2Ftmp-2Fagent.sock"),
         ("/run/ravelin/agent.sock", "-run-ravelin-agent.sock"),
+        ("tmp%2Fagent.sock", "tmp-2Fagent.sock"),
+        ("tmp/agent.sock", "tmp-agent.sock"),
         ("localhost", "localhost"),
         ("localhost:8081", "localhost:8081"),
         ("[::1]:443", "[::1]:443"),
@@ -168,8 +170,8 @@ fn what_is_not_understood_passes_unchanged() {
         (
             "a block past the limit",
             connection(&[
-                frame(HEADERS, 0, &[0x82; 60_000]),
-                frame(CONTINUATION, 0, &[0x82; 60_000]),
+                frame(HEADERS, 0, &vec![0x82; 60_000]),
+                frame(CONTINUATION, 0, &vec![0x82; 60_000]),
             ]),
         ),
     ] {
