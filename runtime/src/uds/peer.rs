@@ -54,7 +54,7 @@ impl PeerProcess {
     /// Returns once the process has ended. Safe to drop and call again.
     #[allow(
         deprecated,
-        reason = "the successor is an unsafe function; an `OwnedFd` that nobody replaces meets what it asks for"
+        reason = "the successor asks for `unsafe`; an `OwnedFd` that nobody replaces meets what it asks for"
     )]
     pub async fn exited(&self) -> io::Result<()> {
         let pidfd = AsyncFd::with_interest(self.pidfd.try_clone()?, Interest::READABLE)?;
