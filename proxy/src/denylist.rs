@@ -135,3 +135,117 @@ fn keep_longest(map: &mut HashMap<String, i64>, key: &str, expires_at: i64) {
         .and_modify(|known| *known = later(*known, expires_at))
         .or_insert(expires_at);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pb::denylist_entry::Subject;
+
+    const NOW: i64 = 1_000;
+
+    fn entry(
+        subject: Subject,
+        expires_at: i64,
+        issued_until: i64,
+        serials: &[&str],
+    ) -> pb::DenylistEntry {
+        pb::DenylistEntry {
+            subject: Some(subject),
+            expires_at,
+            issued_until,
+            serials: serials.iter().map(|serial| (*serial).to_owned()).collect(),
+            ..pb::DenylistEntry::default()
+        }
+    }
+
+    fn denylist(entries: Vec<pb::DenylistEntry>) -> Denylist {
+        Denylist::from_pb(&pb::Denylist { number: 7, entries }).unwrap()
+    }
+
+    #[test]
+    fn a_peer_is_denied_by_identity_serial_or_agent_while_the_entry_lives() {
+        let id = || Subject::SpiffeId("spiffe://td/a".into());
+        let rows = [
+            ("identity", entry(id(), 2_000, 0, &[]), true),
+            ("without end", entry(id(), 0, 0, &[]), true),
+            ("over", entry(id(), 1_000, 0, &[]), false),
+            ("issued before", entry(id(), 2_000, 500, &[]), true),
+            ("issued after", entry(id(), 2_000, 400, &[]), false),
+            (
+                "another",
+                entry(Subject::SpiffeId("spiffe://td/b".into()), 2_000, 0, &[]),
+                false,
+            ),
+            (
+                "serial",
+                entry(Subject::Serial("ab".into()), 2_000, 0, &[]),
+                true,
+            ),
+            (
+                "of an agent",
+                entry(
+                    Subject::AgentId("spiffe://td/agent".into()),
+                    2_000,
+                    0,
+                    &["cd", "ab"],
+                ),
+                true,
+            ),
+            (
+                "token",
+                entry(Subject::Jti("spiffe://td/a".into()), 2_000, 0, &[]),
+                false,
+            ),
+        ];
+        for (name, entry, want) in rows {
+            let list = denylist(vec![entry]);
+            let is_denied = list.is_peer_denied(
+                "spiffe://td/a",
+                "ab",
+                Timestamp::from_unix_secs(500),
+                Timestamp::from_unix_secs(NOW),
+            );
+            assert_eq!(is_denied, want, "{name}");
+        }
+    }
+
+    #[test]
+    fn two_entries_for_one_identity_deny_what_each_denies() {
+        let id = || Subject::SpiffeId("spiffe://td/a".into());
+        let list = denylist(vec![entry(id(), 900, 0, &[]), entry(id(), 2_000, 500, &[])]);
+        let now = Timestamp::from_unix_secs(NOW);
+        assert!(list.is_peer_denied("spiffe://td/a", "", Timestamp::from_unix_secs(400), now));
+    }
+
+    #[test]
+    fn a_token_is_denied_by_its_id_or_its_subject() {
+        let list = denylist(vec![
+            entry(Subject::Jti("j".into()), 2_000, 0, &[]),
+            entry(Subject::SpiffeId("spiffe://td/a".into()), 2_000, 500, &[]),
+        ]);
+        let now = Timestamp::from_unix_secs(NOW);
+        let rows = [
+            (Some("j"), None, None, true),
+            (Some("k"), None, None, false),
+            (None, Some("spiffe://td/a"), Some(400), true),
+            (None, Some("spiffe://td/a"), Some(600), false),
+            (None, Some("spiffe://td/a"), None, true),
+        ];
+        for (jti, subject, issued_at, want) in rows {
+            assert_eq!(
+                list.is_token_denied(jti, subject, issued_at, now),
+                want,
+                "{jti:?} {subject:?} {issued_at:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_entry_of_an_unknown_sort_is_refused() {
+        let list = pb::Denylist {
+            number: 1,
+            entries: vec![pb::DenylistEntry::default()],
+        };
+        assert!(Denylist::from_pb(&list).is_err());
+    }
+}

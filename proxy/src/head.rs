@@ -382,3 +382,236 @@ fn is_same(name: &str, known: &str) -> bool {
             .zip(known.bytes())
             .all(|(left, right)| left == right || (left == b'_' && right == b'-'))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn head(method: &str, target: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut builder = Request::builder().method(method).uri(target);
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn threat_53_a_head_has_exactly_one_host() {
+        let rows: [(&str, &str, &[(&str, &str)], Result<&str, HeadRefusal>); 16] = [
+            ("plain", "/", &[("host", "a.example")], Ok("a.example")),
+            (
+                "port",
+                "/",
+                &[("host", "a.example:8080")],
+                Ok("a.example:8080"),
+            ),
+            ("case", "/", &[("host", "A.Example")], Ok("a.example")),
+            ("v6", "/", &[("host", "[::1]:80")], Ok("[::1]:80")),
+            (
+                "absolute form",
+                "http://a.example/",
+                &[("host", "A.example")],
+                Ok("a.example"),
+            ),
+            ("authority alone", "http://a.example/", &[], Ok("a.example")),
+            (
+                "differs",
+                "http://b.example/",
+                &[("host", "a.example")],
+                Err(HeadRefusal::HostMismatch),
+            ),
+            ("none", "/", &[], Err(HeadRefusal::HostMissing)),
+            (
+                "two",
+                "/",
+                &[("host", "a"), ("host", "a")],
+                Err(HeadRefusal::HostRepeated),
+            ),
+            (
+                "empty",
+                "/",
+                &[("host", "")],
+                Err(HeadRefusal::HostMalformed),
+            ),
+            (
+                "userinfo",
+                "/",
+                &[("host", "a@b")],
+                Err(HeadRefusal::HostMalformed),
+            ),
+            (
+                "list",
+                "/",
+                &[("host", "a,b")],
+                Err(HeadRefusal::HostMalformed),
+            ),
+            (
+                "path",
+                "/",
+                &[("host", "a/b")],
+                Err(HeadRefusal::HostMalformed),
+            ),
+            (
+                "port word",
+                "/",
+                &[("host", "a:x")],
+                Err(HeadRefusal::HostMalformed),
+            ),
+            (
+                "port 0",
+                "/",
+                &[("host", "a:0")],
+                Err(HeadRefusal::HostMalformed),
+            ),
+            (
+                "open bracket",
+                "/",
+                &[("host", "[::1")],
+                Err(HeadRefusal::HostMalformed),
+            ),
+        ];
+        for (name, target, headers, want) in rows {
+            let checked = check(&mut head("GET", target, headers));
+            assert_eq!(
+                checked
+                    .as_ref()
+                    .map(CheckedHead::host)
+                    .map_err(|refusal| *refusal),
+                want,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn threat_52_methods_that_change_the_meaning_are_refused() {
+        for method in ["CONNECT", "TRACE", "get", "G3T", "GE_T"] {
+            let refused = check(&mut head(method, "/", &[("host", "a")])).unwrap_err();
+            assert_eq!(refused, HeadRefusal::Method, "{method}");
+        }
+        for name in [
+            "x-http-method-override",
+            "x_http_method_override",
+            "X-HTTP-Method",
+            "x-method-override",
+        ] {
+            let refused =
+                check(&mut head("GET", "/", &[("host", "a"), (name, "DELETE")])).unwrap_err();
+            assert_eq!(refused, HeadRefusal::MethodOverride, "{name}");
+        }
+        for method in ["GET", "M-SEARCH", "PROPFIND", "OPTIONS"] {
+            assert!(
+                check(&mut head(method, "/", &[("host", "a")])).is_ok(),
+                "{method}"
+            );
+        }
+    }
+
+    #[test]
+    fn threat_54_a_length_is_told_once() {
+        let rows: [&[(&str, &str)]; 4] = [
+            &[
+                ("host", "a"),
+                ("content-length", "1"),
+                ("transfer-encoding", "chunked"),
+            ],
+            &[
+                ("host", "a"),
+                ("content-length", "1"),
+                ("content-length", "1"),
+            ],
+            &[
+                ("host", "a"),
+                ("transfer-encoding", "chunked"),
+                ("transfer-encoding", "chunked"),
+            ],
+            &[("host", "a"), ("transfer-encoding", "xchunked")],
+        ];
+        for headers in rows {
+            let refused = check(&mut head("POST", "/", headers)).unwrap_err();
+            assert_eq!(refused, HeadRefusal::LengthAmbiguous, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn hop_by_hop_fields_and_those_that_connection_names_end_here() {
+        let mut parts = head(
+            "GET",
+            "/",
+            &[
+                ("host", "a"),
+                ("connection", "close, X-Private"),
+                ("x-private", "1"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-authorization", "x"),
+                ("te", "trailers, deflate"),
+                ("upgrade", "h2c"),
+                ("http2-settings", "AA"),
+                ("expect", "100-continue"),
+                ("accept", "*/*"),
+            ],
+        );
+        check(&mut parts).unwrap();
+        let mut left: Vec<&str> = parts.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "te"]);
+        assert_eq!(parts.headers["te"], "trailers");
+        for named in [
+            "host",
+            "content-length",
+            "authorization",
+            "transfer-encoding",
+        ] {
+            let refused = check(&mut head(
+                "GET",
+                "/",
+                &[("host", "a"), ("connection", named)],
+            ))
+            .unwrap_err();
+            assert_eq!(refused, HeadRefusal::ConnectionNames, "{named}");
+        }
+    }
+
+    #[test]
+    fn threat_50_claims_are_known_in_every_spelling() {
+        for name in [
+            "x-forwarded-client-cert",
+            "x_forwarded_client_cert",
+            "x-forwarded_for",
+            "x-spiffe-id",
+            "x_spiffe_anything",
+            "forwarded",
+            "x-real-ip",
+            "x_real_ip",
+            "ssl-client-verify",
+            "ssl_client_s_dn",
+            "x-client-cert",
+            "x-ravelin-code",
+            "x-envoy-peer-metadata",
+            "x-original-url",
+        ] {
+            assert!(is_claim(name), "{name}");
+        }
+        for name in [
+            "x-request-id",
+            "forwarded-by-me",
+            "accept",
+            "x-forward",
+            "server",
+            "x-real-ips",
+            "traceparent",
+        ] {
+            assert!(!is_claim(name), "{name}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn threat_53_no_host_panics_or_passes_with_a_forbidden_character(text in "\\PC{0,40}") {
+            if is_host(&text) {
+                proptest::prop_assert!(!text.contains(['@', '/', ',', ' ', '?', '#', '\\', '%']));
+            }
+        }
+    }
+}

@@ -108,5 +108,7 @@ pub const ADMIN_QUEUE_MAX: usize = 8;
 pub const WORKERS_MAX: usize = 256;
 /// Longest drain that a configuration file may ask for.
 pub const DRAIN_MAX: Duration = Duration::from_secs(3600);
-/// Time between the first GOAWAY and the closing of idle connections when a drain begins.
+/// After a drain's deadline connections are cut; their tasks end within this time.
+pub const CUT_DEADLINE: Duration = Duration::from_secs(1);
+/// Time between the closing of the listeners and the first GOAWAY of a drain, and between two looks at what is left.
 pub const LISTENER_LINGER: Duration = Duration::from_millis(50);

@@ -145,3 +145,64 @@ fn split_port(host: &str) -> (&str, Option<u16>) {
         Some(_) | None => (host, None),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(rows: &[(&str, &[u16])]) -> Routes {
+        let mut routes = Routes::default();
+        for (host, ports) in rows {
+            let ports = ports
+                .iter()
+                .map(|port| {
+                    let route = Route {
+                        service: format!("{host}:{port}"),
+                        endpoints: Vec::new(),
+                        expected: Arc::from([]),
+                    };
+                    (*port, Arc::new(route))
+                })
+                .collect();
+            match host.strip_prefix('*') {
+                Some(suffix) => routes
+                    .suffixes
+                    .push((suffix.to_owned(), ServiceRoutes { ports })),
+                None => routes
+                    .exact
+                    .entry((*host).to_owned())
+                    .or_default()
+                    .add(ports),
+            }
+        }
+        routes
+    }
+
+    #[test]
+    fn a_host_finds_its_service_with_or_without_port() {
+        let routes = routes(&[
+            ("a.shop", &[8080, 80]),
+            ("b.shop", &[7000]),
+            ("*.wild.shop", &[80]),
+        ]);
+        let rows = [
+            ("a.shop", Some("a.shop:80")),
+            ("a.shop.", Some("a.shop:80")),
+            ("a.shop:8080", Some("a.shop:8080")),
+            ("a.shop:81", None),
+            ("b.shop", Some("b.shop:7000")),
+            ("x.wild.shop", Some("*.wild.shop:80")),
+            (".wild.shop", None),
+            ("wild.shop", None),
+            ("evil-a.shop", None),
+            ("[::1]:80", None),
+        ];
+        for (host, want) in rows {
+            assert_eq!(
+                routes.find(host).map(|route| route.service.as_str()),
+                want,
+                "{host}"
+            );
+        }
+    }
+}

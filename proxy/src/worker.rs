@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::HeaderValue;
 use ravelin_proto::spiffe_id::SpiffeId;
@@ -105,8 +104,14 @@ async fn serve(
     }
     let mut judge = interval(limits::JUDGE_EVERY);
     judge.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (draining, drain) = (Rc::clone(&worker), ports.drain.clone());
+    let mut finished = std::pin::pin!(async move {
+        drain.started().await;
+        draining.finish().await;
+    });
+    // INVARIANT: live connections are judged until the last one has ended, also in a drain.
     loop {
-        // WHY: every arm is cancel-safe: watch, interval, channel and drain lose nothing when they are dropped.
+        // WHY: every arm is cancel-safe: watch, interval and channel lose nothing when they are dropped.
         tokio::select! {
             changed = ports.snapshots.changed() => {
                 if changed.is_err() {
@@ -117,10 +122,9 @@ async fn serve(
             }
             _ = judge.tick() => worker.judge(),
             Some(question) = ports.questions.recv() => worker.answer(question),
-            () = ports.drain.started() => break,
+            () = finished.as_mut() => break,
         }
     }
-    worker.finish().await;
     Ok(())
 }
 
@@ -258,20 +262,29 @@ impl Worker {
         }
     }
 
+    /// Waits until no connection is open, letting go of idle ones to peers.
+    async fn drained(&self) {
+        while !self.connections.is_empty() {
+            self.clusters.tidy(u64::MAX);
+            // WHY: a timeout only means another look at the pools.
+            let _ = timeout(limits::LISTENER_LINGER, self.connections.emptied()).await;
+        }
+    }
+
     /// Lets calls in flight finish, then ends what is left.
     async fn finish(&self) {
         tokio::time::sleep(limits::LISTENER_LINGER).await;
         self.connections.drain();
-        if timeout(self.common.config.drain, self.connections.emptied())
+        let is_drained = timeout(self.common.config.drain, self.drained())
             .await
-            .is_err()
-        {
+            .is_ok();
+        if !is_drained {
             tracing::warn!(
                 connections = self.connections.len(),
                 "drain deadline reached, cutting connections"
             );
             self.connections.end("drain_deadline");
-            let cut = timeout(Duration::from_secs(1), self.connections.emptied()).await;
+            let cut = timeout(limits::CUT_DEADLINE, self.drained()).await;
             if cut.is_err() {
                 tracing::warn!(
                     connections = self.connections.len(),

@@ -4,6 +4,7 @@
 //! A request is sent again only if it was provably not processed (`retry`).
 
 pub mod balancer;
+mod connection;
 pub mod dial;
 pub mod retry;
 
@@ -11,23 +12,20 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::request::Parts;
 use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use ravelin_proto::spiffe_id::SpiffeId;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout};
 
 use crate::body::{BodySource, RequestBody};
-use crate::connections::{Direction, LiveConnection, NewConnection, Order, Registered};
+use crate::connections::{Direction, LiveConnection, NewConnection};
 use crate::identity::{HTTP_PROTOCOLS, Peer};
 use crate::limits;
-use crate::local::LocalExecutor;
 use crate::worker::Worker;
+use connection::{open_http1, open_http2};
 use dial::DialError;
 
 /// Where a pool's connections go.
@@ -468,89 +466,4 @@ fn request(
         *request.uri_mut() = head.uri.clone();
     }
     Ok(request)
-}
-
-async fn open_http1<S>(
-    address: SocketAddr,
-    stream: S,
-    registered: Option<Registered>,
-) -> Result<http1::SendRequest<RequestBody>, DialError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(limits::HEAD_BYTES_MAX)
-        .max_headers(limits::HEADERS_MAX)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|source| DialError::Http { address, source })?;
-    tokio::task::spawn_local(drive(connection, registered));
-    Ok(sender)
-}
-
-async fn open_http2<S>(
-    address: SocketAddr,
-    stream: S,
-    registered: Registered,
-) -> Result<http2::SendRequest<RequestBody>, DialError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let (sender, connection) = http2::Builder::new(LocalExecutor)
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
-        .keep_alive_interval(limits::H2_PING_EVERY)
-        .keep_alive_timeout(limits::H2_PING_DEADLINE)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|source| DialError::Http { address, source })?;
-    tokio::task::spawn_local(drive(connection, Some(registered)));
-    Ok(sender)
-}
-
-/// Drives a connection to its end, or to the moment when it is ordered to end.
-async fn drive<C>(connection: C, registered: Option<Registered>)
-where
-    C: Future<Output = hyper::Result<()>>,
-{
-    let mut connection = std::pin::pin!(connection);
-    let Some(registered) = registered else {
-        log_end(connection.await);
-        return;
-    };
-    let mut orders = registered.connection().orders();
-    loop {
-        tokio::select! {
-            result = connection.as_mut() => return log_end(result),
-            changed = orders.changed() => {
-                let order = *orders.borrow_and_update();
-                match order {
-                    // WHY: a draining connection gets no new request from the pool and ends with its last one.
-                    Order::Serve | Order::Drain if changed.is_ok() => {}
-                    Order::Serve | Order::Drain => return log_end(connection.await),
-                    Order::End { grace, .. } => {
-                        finish(connection.as_mut(), grace).await;
-                        return;
-                    }
-                }
-            }
-        }
-    }
-}
-
-async fn finish<C: Future<Output = hyper::Result<()>>>(
-    connection: std::pin::Pin<&mut C>,
-    grace: Duration,
-) {
-    if let Ok(result) = timeout(grace, connection).await {
-        log_end(result);
-    }
-}
-
-fn log_end(result: hyper::Result<()>) {
-    if let Err(error) = result {
-        tracing::debug!(%error, "upstream connection ended");
-    }
 }

@@ -61,3 +61,62 @@ pub fn may_repeat(fate: Fate, method: &Method, is_reused: bool, is_body_touched:
         Fate::Unknown => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_repeated_only_when_that_is_safe() {
+        let rows = [
+            (
+                "not processed",
+                Fate::NotProcessed,
+                Method::POST,
+                false,
+                false,
+                true,
+            ),
+            (
+                "body was read",
+                Fate::NotProcessed,
+                Method::POST,
+                false,
+                true,
+                false,
+            ),
+            (
+                "stale and idempotent",
+                Fate::ConnectionClosed,
+                Method::GET,
+                true,
+                false,
+                true,
+            ),
+            (
+                "stale and not idempotent",
+                Fate::ConnectionClosed,
+                Method::POST,
+                true,
+                false,
+                false,
+            ),
+            (
+                "fresh connection",
+                Fate::ConnectionClosed,
+                Method::GET,
+                false,
+                false,
+                false,
+            ),
+            ("unknown", Fate::Unknown, Method::GET, true, false, false),
+        ];
+        for (name, fate, method, is_reused, is_touched, want) in rows {
+            assert_eq!(
+                may_repeat(fate, &method, is_reused, is_touched),
+                want,
+                "{name}"
+            );
+        }
+    }
+}

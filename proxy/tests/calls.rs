@@ -1,0 +1,372 @@
+//! Calls through two proxies: what is allowed, what is refused and why, and what the application sees.
+
+mod harness;
+
+use harness::client::{call, get, raw, request};
+use harness::{Mesh, id};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_allowed_call_reaches_the_application_with_the_callers_identity() {
+    let mesh = Mesh::start().await;
+    let answer = call(mesh.outbound(), get("inventory.shop", "/items?x=1")).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert!(
+        answer.body.starts_with("GET /items?x=1\n"),
+        "{}",
+        answer.body
+    );
+    assert!(answer.body.contains("host: inventory.shop\n"));
+    let stamp = format!("x-forwarded-client-cert: By={};Hash=", id("inventory"));
+    assert!(answer.body.contains(&stamp), "{}", answer.body);
+    assert!(answer.body.contains(&format!("URI={}", id("orders"))));
+    let decision = mesh
+        .agent
+        .decided(|decision| decision.path == "/items")
+        .await;
+    assert!(decision.is_allowed);
+    assert_eq!(
+        (
+            decision.code.as_str(),
+            decision.status,
+            decision.outcome.as_str()
+        ),
+        ("allowed", 200, "completed")
+    );
+    assert_eq!(
+        (decision.peer, decision.workload),
+        (id("orders"), id("inventory"))
+    );
+    assert_eq!(
+        (
+            decision.policy.as_str(),
+            decision.rule,
+            decision.mesh_revision
+        ),
+        ("shop/inventory-allow", 1, 1)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_have_a_status_a_code_and_a_decision_record() {
+    let mesh = Mesh::start().await;
+    let token = |audience: &str, life| mesh.jwt.token(&id("orders"), audience, life, "t1");
+    let bearer = |token: String| format!("Bearer {token}");
+    let rows = [
+        (
+            "policy",
+            get("inventory.shop", "/secret"),
+            403,
+            "no_allow_matched",
+        ),
+        ("host", get("nowhere.shop", "/items"), 404, "no_route"),
+        (
+            "identity",
+            get("impostor.shop", "/items"),
+            502,
+            "peer_untrusted",
+        ),
+        (
+            "no token",
+            request("POST", "inventory.shop", "/pay", "x", &[]),
+            403,
+            "no_allow_matched",
+        ),
+        (
+            "expired",
+            request(
+                "POST",
+                "inventory.shop",
+                "/pay",
+                "x",
+                &[("authorization", &bearer(token("inventory", -600)))],
+            ),
+            401,
+            "token_expired",
+        ),
+        (
+            "audience",
+            request(
+                "POST",
+                "inventory.shop",
+                "/pay",
+                "x",
+                &[("authorization", &bearer(token("payments", 60)))],
+            ),
+            403,
+            "token_audience",
+        ),
+    ];
+    for (name, request, status, code) in rows {
+        let answer = call(mesh.outbound(), request).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code()),
+            (status, code),
+            "{name}: {}",
+            answer.body
+        );
+        if status == 403 {
+            assert!(
+                answer.body.starts_with("RBAC: access denied"),
+                "{name}: {}",
+                answer.body
+            );
+        }
+        let decision = mesh.agent.decided(|decision| decision.code == code).await;
+        assert!(!decision.is_allowed, "{name}");
+    }
+    let answer = call(
+        mesh.outbound(),
+        request(
+            "POST",
+            "inventory.shop",
+            "/pay",
+            "amount=1",
+            &[("authorization", &bearer(token("inventory", 60)))],
+        ),
+    )
+    .await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert!(answer.body.contains("body: amount=1"));
+    assert!(
+        !answer.body.contains("authorization:"),
+        "the token goes no further"
+    );
+    let decision = mesh
+        .agent
+        .decided(|decision| decision.path == "/pay" && decision.is_allowed)
+        .await;
+    assert_eq!(
+        decision.request_principal,
+        format!("spiffe://example.org/{}", id("orders"))
+    );
+    assert_eq!(decision.jti, "t1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_51_a_path_trick_never_reaches_the_application() {
+    let mesh = Mesh::start().await;
+    for trick in [
+        "/items/..%2fadmin",
+        "/items//..%2fadmin",
+        "/items/%2e%2e/admin",
+        "/items/../admin",
+        "/items/..\\admin",
+        "/items/%00",
+    ] {
+        let bytes =
+            format!("GET {trick} HTTP/1.1\r\nhost: inventory.shop\r\nconnection: close\r\n\r\n");
+        let answer =
+            String::from_utf8_lossy(&raw(mesh.outbound(), bytes.as_bytes()).await).into_owned();
+        let is_refused = answer.starts_with("HTTP/1.1 400") || answer.starts_with("HTTP/1.1 403");
+        assert!(is_refused, "{trick}: {answer}");
+    }
+    assert_eq!(mesh.app.calls.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_50_forged_identity_headers_are_removed_in_every_spelling() {
+    let mesh = Mesh::start().await;
+    let forged = [
+        ("X-Forwarded-Client-Cert", "URI=spiffe://example.org/forged"),
+        ("x_forwarded_client_cert", "URI=spiffe://example.org/forged"),
+        ("X-Spiffe-Id", "spiffe://example.org/forged"),
+        ("x_spiffe_id", "spiffe://example.org/forged"),
+        ("Forwarded", "for=forged"),
+        ("X-Forwarded-For", "forged"),
+        ("X-Original-URL", "/forged"),
+        ("X-Ravelin-Code", "forged"),
+        ("Connection", "x-secret"),
+        ("X-Secret", "forged"),
+        ("Keep-Alive", "timeout=forged"),
+        ("Proxy-Authorization", "forged"),
+    ];
+    let answer = call(
+        mesh.outbound(),
+        request("GET", "inventory.shop", "/items", "", &forged),
+    )
+    .await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert!(!answer.body.contains("forged"), "{}", answer.body);
+    assert_eq!(answer.body.matches("x-forwarded-client-cert").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_52_53_54_ambiguous_heads_are_refused() {
+    let mesh = Mesh::start().await;
+    let rows = [
+        (
+            "two hosts",
+            "GET /items HTTP/1.1\r\nhost: inventory.shop\r\nhost: payments.shop\r\n",
+            400,
+        ),
+        ("no host", "GET /items HTTP/1.1\r\n", 400),
+        (
+            "userinfo",
+            "GET /items HTTP/1.1\r\nhost: a@inventory.shop\r\n",
+            400,
+        ),
+        (
+            "absolute form against host",
+            "GET http://payments.shop/items HTTP/1.1\r\nhost: inventory.shop\r\n",
+            400,
+        ),
+        (
+            "connect",
+            "CONNECT inventory.shop:80 HTTP/1.1\r\nhost: inventory.shop:80\r\n",
+            405,
+        ),
+        (
+            "trace",
+            "TRACE /items HTTP/1.1\r\nhost: inventory.shop\r\n",
+            405,
+        ),
+        (
+            "override",
+            "GET /items HTTP/1.1\r\nhost: inventory.shop\r\nx-http-method-override: DELETE\r\n",
+            400,
+        ),
+        (
+            "two lengths",
+            "POST /items HTTP/1.1\r\nhost: inventory.shop\r\ncontent-length: 1\r\ncontent-length: 2\r\n",
+            400,
+        ),
+        (
+            "coding",
+            "POST /items HTTP/1.1\r\nhost: inventory.shop\r\ntransfer-encoding: gzip, chunked\r\n",
+            400,
+        ),
+        (
+            "named",
+            "GET /items HTTP/1.1\r\nhost: inventory.shop\r\nconnection: host\r\n",
+            400,
+        ),
+        (
+            "upgrade",
+            "GET /items HTTP/1.1\r\nhost: inventory.shop\r\nconnection: upgrade\r\nupgrade: websocket\r\n",
+            501,
+        ),
+        (
+            "expectation",
+            "GET /items HTTP/1.1\r\nhost: inventory.shop\r\nexpect: magic\r\n",
+            417,
+        ),
+    ];
+    for (name, head, status) in rows {
+        let bytes = format!("{head}connection: close\r\n\r\n");
+        let answer =
+            String::from_utf8_lossy(&raw(mesh.outbound(), bytes.as_bytes()).await).into_owned();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{name}: {answer}"
+        );
+    }
+    assert_eq!(mesh.app.calls.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_60_plain_text_to_an_inbound_listener_is_closed_and_recorded() {
+    let mesh = Mesh::start().await;
+    for listener in &mesh.inventory.inbound {
+        let answer = raw(
+            *listener,
+            b"GET /items HTTP/1.1\r\nhost: inventory.shop\r\n\r\n",
+        )
+        .await;
+        assert_eq!(answer, b"", "nothing is answered in plain text");
+    }
+    let decision = mesh
+        .agent
+        .decided(|decision| decision.code == "plaintext_refused")
+        .await;
+    assert_eq!(
+        (decision.protocol.as_str(), decision.is_allowed),
+        ("tls", false)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_of_another_authority_is_refused_and_recorded() {
+    let mesh = Mesh::start().await;
+    let other = harness::authority::Authority::new(harness::TRUST_DOMAIN);
+    let mut snapshot = mesh.snapshot("orders", 1, harness::POLICIES, &mesh.authority);
+    snapshot.svid = Some(other.svid("/ns/shop/sa/orders"));
+    snapshot.bundle_sequence = 2;
+    mesh.agent.set("orders", snapshot);
+    mesh.agent
+        .acked("orders", |ack| ack.bundle_sequence == 2)
+        .await;
+    let answer = call(mesh.outbound(), get("inventory.shop", "/items")).await;
+    assert!(answer.status.is_server_error(), "{}", answer.status);
+    mesh.agent
+        .decided(|decision| decision.code == "peer_untrusted" && decision.protocol == "tls")
+        .await;
+    assert_eq!(mesh.app.calls.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_tcp_is_carried_through_mutual_tls_and_judged_by_policy() {
+    let mesh = Mesh::start().await;
+    let mut stream = TcpStream::connect(mesh.orders.tcp_outbound[0])
+        .await
+        .unwrap();
+    stream.write_all(b"hello").await.unwrap();
+    let mut echoed = [0; 5];
+    stream.read_exact(&mut echoed).await.unwrap();
+    assert_eq!(&echoed, b"hello");
+    drop(stream);
+    let decision = mesh
+        .agent
+        .decided(|decision| decision.protocol == "tcp")
+        .await;
+    assert!(decision.is_allowed);
+    assert_eq!(decision.peer, id("orders"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_without_configuration_refuses_calls_and_is_not_ready() {
+    ravelin_runtime::crypto::install();
+    let folder = tempfile::tempdir().unwrap();
+    let proxy = harness::RunningProxy::start(&format!(
+        "name = 'lonely'\nagent_socket = '{}/none.sock'\nworkers = 1\noutbound = '127.0.0.1:0'\nadmin = '127.0.0.1:0'\n\
+         [[inbound]]\nlisten = '127.0.0.1:0'\nforward = '127.0.0.1:9'\n",
+        folder.path().display()
+    ));
+    let answer = call(proxy.outbound.unwrap(), get("inventory.shop", "/items")).await;
+    assert_eq!((answer.status.as_u16(), answer.code()), (503, "not_ready"));
+    assert_eq!(raw(proxy.inbound[0], b"\x16\x03\x01").await, b"");
+    assert_eq!(
+        call(proxy.admin.unwrap(), get("x", "/readyz")).await.status,
+        503
+    );
+    assert_eq!(
+        call(proxy.admin.unwrap(), get("x", "/healthz"))
+            .await
+            .status,
+        200
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_admin_listener_shows_metrics_configuration_and_connections_without_secrets() {
+    let mesh = Mesh::start().await;
+    call(mesh.outbound(), get("inventory.shop", "/items")).await;
+    mesh.agent
+        .decided(|decision| decision.path == "/items")
+        .await;
+    let admin = mesh.inventory.admin.unwrap();
+    let metrics = call(admin, get("x", "/metrics")).await.body;
+    assert!(
+        metrics.contains("istio_requests_total{reporter=\"destination\""),
+        "{metrics}"
+    );
+    let config = call(admin, get("x", "/config")).await.body;
+    assert!(
+        config.contains(&id("inventory")) && !config.contains("key"),
+        "{config}"
+    );
+    let connections = call(admin, get("x", "/connections")).await.body;
+    assert!(connections.contains(&id("orders")), "{connections}");
+    assert_eq!(call(admin, get("x", "/readyz")).await.status, 200);
+}
