@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::event::{Columns, Event, StagedLeaf, leaf_json};
 use super::key::AuditKey;
 use crate::limits::AUDIT_EVENT_BYTES_MAX;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoredCheckpoint};
 
 /// The kind of leaf 0, which names the log and its key.
 pub const OPENED: &str = "log.opened";
@@ -26,14 +26,6 @@ pub(crate) struct AuditLog {
     key: AuditKey,
     tree: CompactTree,
     checkpoints: u64,
-}
-
-/// A checkpoint on its way into the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StagedCheckpoint {
-    pub(crate) number: u64,
-    pub(crate) size: u64,
-    pub(crate) note: String,
 }
 
 impl AuditLog {
@@ -97,7 +89,7 @@ impl AuditLog {
     pub(crate) fn checkpoint_over(
         &self,
         staged: &[StagedLeaf],
-    ) -> Result<StagedCheckpoint, StoreError> {
+    ) -> Result<StoredCheckpoint, StoreError> {
         let mut tree = self.tree.clone();
         for leaf in staged {
             tree.append(leaf.hash);
@@ -118,7 +110,7 @@ impl AuditLog {
             body,
             signatures: vec![signature],
         };
-        Ok(StagedCheckpoint {
+        Ok(StoredCheckpoint {
             number: self.checkpoints.saturating_add(1),
             size: tree.size(),
             note: note.to_text(),

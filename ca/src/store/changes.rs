@@ -9,7 +9,7 @@ use sqlx::Row;
 use super::denylist::DeniedIdentity;
 use super::mesh::MeshRecord;
 use super::{Store, StoreError, statements};
-use crate::registry::RegisteredAgent;
+use crate::registry::{RegisteredAgent, Snapshot};
 
 /// One change of what the CA keeps in memory. Staged in a transaction, applied when it commits.
 #[derive(Debug, Clone)]
@@ -104,16 +104,57 @@ impl Store {
             .fetch_all(&mut *tx)
             .await?;
         rows.iter()
-            .map(|row| {
-                Ok(ChangeRow {
-                    revision: u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0),
-                    kind: row.try_get(1)?,
-                    subject: row.try_get(2)?,
-                    parent_before: row.try_get(3)?,
-                    is_structural: row.try_get(4)?,
-                })
-            })
+            .map(ChangeRow::read)
             .collect::<Result<Vec<_>, StoreError>>()
             .map(Some)
+    }
+}
+
+impl ChangeRow {
+    pub(super) fn read(row: &sqlx::sqlite::SqliteRow) -> Result<Self, StoreError> {
+        let structural: i64 = row.try_get(4)?;
+        if !matches!(structural, 0 | 1) {
+            return Err(StoreError::Row {
+                table: "changes",
+                detail: format!("`is_structural` is {structural}"),
+            });
+        }
+        Ok(Self {
+            revision: u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0),
+            kind: row.try_get(1)?,
+            subject: row.try_get(2)?,
+            parent_before: row.try_get(3)?,
+            is_structural: structural == 1,
+        })
+    }
+
+    /// Applies a change to a registry and says what the change log keeps of it.
+    pub(crate) fn staged(registry: &mut Snapshot, revision: u64, change: &Change) -> Self {
+        let id = match change {
+            Change::EntryUpserted(entry) => Some(entry.id.as_str()),
+            Change::EntryRemoved { id } => Some(id.as_str()),
+            Change::AgentUpserted(_)
+            | Change::AgentRemoved(_)
+            | Change::DeniedAdded(_)
+            | Change::DeniedRemoved(_)
+            | Change::Mesh(_) => None,
+        };
+        let before = id.and_then(|id| registry.entry(id)).cloned();
+        let was_structural = before
+            .as_ref()
+            .is_some_and(|entry| registry.is_structural(entry));
+        registry.apply(revision, change);
+        let is_structural = id
+            .and_then(|id| registry.entry(id))
+            .is_some_and(|entry| registry.is_structural(entry));
+        Self {
+            revision,
+            kind: change.kind().to_owned(),
+            subject: change.subject(),
+            parent_before: before
+                .map(|entry| entry.parent_id.to_string())
+                .unwrap_or_default(),
+            is_structural: was_structural || is_structural,
+        }
     }
 }

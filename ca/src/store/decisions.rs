@@ -7,12 +7,9 @@ use sha2::{Digest, Sha256};
 use sqlx::Row;
 
 use super::writer::to_i64;
-use super::{Store, StoreError, WriteTx, statements};
+use super::{Store, StoreError, WriteTx, kinds, statements};
 use crate::audit::Event;
 use crate::audit::canonical::to_canonical;
-
-/// The leaf kind of a sealed segment.
-pub(crate) const SEALED: &str = "decisions.sealed";
 
 /// A segment on its way into the store: canonical lines, checked against the limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +62,11 @@ impl DecisionColumns {
             jti: text("jti"),
         }
     }
+}
+
+/// The columns that belong to a record's parsed JSON.
+pub(crate) fn decision_columns(record: &Value) -> DecisionColumns {
+    DecisionColumns::of(record)
 }
 
 /// The canonical JSON of one decision.
@@ -125,7 +127,7 @@ impl WriteTx {
         }
         let records = u64::try_from(segment.lines.len()).unwrap_or(u64::MAX);
         let leaf = self.audit(
-            Event::new(SEALED, agent_id.as_str())
+            Event::new(kinds::DECISIONS_SEALED, agent_id.as_str())
                 .with("segment_id", segment.segment_id.as_str())
                 .with("agent_id", agent_id.as_str())
                 .with("records", records)

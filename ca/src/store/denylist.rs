@@ -9,14 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{Row, SqliteConnection};
 
-use super::{Change, StoreError, WriteTx, statements};
+use super::{Change, StoreError, WriteTx, kinds, statements};
 use crate::audit::Event;
 use crate::audit::canonical::to_canonical;
-
-/// Leaf kinds that the replay of the deny-list reads.
-pub(crate) const ADDED: &str = "denylist.added";
-/// See [`ADDED`].
-pub(crate) const REMOVED: &str = "denylist.removed";
 
 /// What is cut off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,7 +142,11 @@ impl WriteTx {
             .execute(self.conn())
             .await?;
         let value: Value = serde_json::from_str(&json).unwrap_or_default();
-        self.audit(entry.event(ADDED, actor).with("entry", value))?;
+        let event = entry
+            .event(kinds::DENYLIST_ADDED, actor)
+            .with("entry", value)
+            .with("change", self.next_revision());
+        self.audit(event)?;
         self.change(Change::DeniedAdded(Arc::new(entry)));
         Ok(())
     }
@@ -176,7 +175,11 @@ impl WriteTx {
             .bind(id)
             .execute(self.conn())
             .await?;
-        self.audit(entry.event(REMOVED, actor).with("why", why))?;
+        let event = entry
+            .event(kinds::DENYLIST_REMOVED, actor)
+            .with("why", why)
+            .with("change", self.next_revision());
+        self.audit(event)?;
         self.change(Change::DeniedRemoved(id.to_owned()));
         Ok(Some(entry))
     }

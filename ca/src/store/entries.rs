@@ -6,16 +6,9 @@ use ravelin_proto::entry::RegistrationEntry;
 use serde_json::Value;
 use sqlx::{Row, SqliteConnection};
 
-use super::{Change, StoreError, WriteTx, statements};
+use super::{Change, StoreError, WriteTx, kinds, statements};
 use crate::audit::Event;
 use crate::registry_json::{entry_from_json, entry_to_json};
-
-/// Leaf kinds that the replay of the registry reads.
-pub(crate) const CREATED: &str = "entry.created";
-/// See [`CREATED`].
-pub(crate) const UPDATED: &str = "entry.updated";
-/// See [`CREATED`].
-pub(crate) const DELETED: &str = "entry.deleted";
 
 pub(super) async fn all(conn: &mut SqliteConnection) -> Result<Vec<RegistrationEntry>, StoreError> {
     let rows = sqlx::query(statements::ENTRIES_ALL).fetch_all(conn).await?;
@@ -49,12 +42,12 @@ impl WriteTx {
                     return Ok(Arc::clone(before));
                 }
                 entry.revision = before.revision.saturating_add(1);
-                UPDATED
+                kinds::ENTRY_UPDATED
             }
             None => {
                 entry.created_at = self.now();
                 entry.revision = 0;
-                CREATED
+                kinds::ENTRY_CREATED
             }
         };
         let json = entry_to_json(&entry);
@@ -68,7 +61,8 @@ impl WriteTx {
             Event::new(kind, actor)
                 .with("entry_id", entry.id.as_str())
                 .with("spiffe_id", entry.spiffe_id.as_str())
-                .with("entry", value),
+                .with("entry", value)
+                .with("change", self.next_revision()),
         )?;
         let entry = Arc::new(entry);
         self.change(Change::EntryUpserted(Arc::clone(&entry)));
@@ -89,9 +83,10 @@ impl WriteTx {
             .execute(self.conn())
             .await?;
         self.audit(
-            Event::new(DELETED, actor)
+            Event::new(kinds::ENTRY_DELETED, actor)
                 .with("entry_id", id)
-                .with("spiffe_id", before.spiffe_id.as_str()),
+                .with("spiffe_id", before.spiffe_id.as_str())
+                .with("change", self.next_revision()),
         )?;
         self.change(Change::EntryRemoved { id: id.to_owned() });
         Ok(Some(before))

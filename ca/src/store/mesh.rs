@@ -8,11 +8,8 @@ use sha2::{Digest, Sha256};
 use sqlx::{Row, SqliteConnection};
 
 use super::writer::to_i64;
-use super::{Change, Store, StoreError, WriteTx, statements};
+use super::{Change, Store, StoreError, WriteTx, kinds, statements};
 use crate::audit::Event;
-
-/// The leaf kind of a publication.
-pub(crate) const PUBLISHED: &str = "mesh.published";
 
 /// A whole revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,11 +90,12 @@ impl WriteTx {
             .iter()
             .map(|(path, content)| (path.clone(), hex::encode(Sha256::digest(content)).into()))
             .collect();
-        let mut event = Event::new(PUBLISHED, actor)
+        let mut event = Event::new(kinds::MESH_PUBLISHED, actor)
             .with("revision", revision)
             .with("digest", draft.digest.as_str())
             .with("git_commit", draft.git_commit.as_str())
-            .with("files", files);
+            .with("files", files)
+            .with("change", self.next_revision());
         if draft.rolled_back_to > 0 {
             event = event.with("rolled_back_to", draft.rolled_back_to);
         }

@@ -9,9 +9,11 @@ mod decisions;
 mod denylist;
 mod entries;
 pub mod error;
+pub mod kinds;
 mod mesh;
 mod open;
 mod query;
+pub(crate) mod rows;
 mod statements;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -28,8 +30,10 @@ use ravelin_runtime::clock::SharedClock;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::watch;
 
+pub use audit::StoredCheckpoint;
 pub use changes::{Change, ChangeRow};
 pub use decisions::{Segment, decision_json};
+pub(crate) use decisions::{decision_columns, segment_digest};
 pub use denylist::{DeniedIdentity, DeniedSubject, Denylist};
 pub use error::StoreError;
 pub use mesh::{MeshDraft, MeshPair, MeshRecord};

@@ -47,6 +47,9 @@ statements! {
 
     META_SET = "INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
 
+    META_ALL = "SELECT name, value FROM meta ORDER BY name";
+
+    CHANGES_ALL = "SELECT revision, kind, subject, parent_before, is_structural FROM changes ORDER BY revision";
     CHANGES_BOUNDS = "SELECT COALESCE(MIN(revision), 1), COALESCE(MAX(revision), 0) FROM changes";
     CHANGES_SINCE = "SELECT revision, kind, subject, parent_before, is_structural FROM changes WHERE revision > $1 ORDER BY revision";
     CHANGES_INSERT = "INSERT INTO changes (revision, kind, subject, parent_before, is_structural) VALUES ($1, $2, $3, $4, $5)";
@@ -58,6 +61,9 @@ statements! {
 
     MESH_LAST = "SELECT COALESCE(MAX(revision), 0) FROM mesh_revisions";
 
+    MESH_ALL = "SELECT revision, digest, git_commit, created_ms, created_by FROM mesh_revisions ORDER BY revision";
+    MESH_FILES_ALL = "SELECT revision, path, digest FROM mesh_files ORDER BY revision, path";
+    MESH_CONTENTS_ALL = "SELECT digest, content FROM mesh_contents ORDER BY digest";
     MESH_GET = "SELECT digest, git_commit, created_ms, created_by FROM mesh_revisions WHERE revision = $1";
     MESH_INSERT = "INSERT INTO mesh_revisions (revision, digest, git_commit, created_ms, created_by) VALUES ($1, $2, $3, $4, $5)";
     MESH_CONTENT_PUT = "INSERT INTO mesh_contents (digest, content) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING";
@@ -65,14 +71,18 @@ statements! {
     MESH_FILES = "SELECT f.path, c.content FROM mesh_files f JOIN mesh_contents c ON c.digest = f.digest WHERE f.revision = $1 ORDER BY f.path";
 
     DENYLIST_ALL = "SELECT json FROM denylist ORDER BY id";
+    DENYLIST_ROWS = "SELECT id, expires_ms, json FROM denylist ORDER BY id";
     DENYLIST_GET = "SELECT json FROM denylist WHERE id = $1";
     DENYLIST_INSERT = "INSERT INTO denylist (id, expires_ms, json) VALUES ($1, $2, $3)";
     DENYLIST_DELETE = "DELETE FROM denylist WHERE id = $1";
     DENYLIST_EXPIRED = "SELECT id FROM denylist WHERE expires_ms < $1 ORDER BY id";
 
+    SEGMENTS_ALL = "SELECT leaf_index, segment_id, agent_id, records, lost FROM decision_segments ORDER BY leaf_index";
     SEGMENTS_GET = "SELECT leaf_index FROM decision_segments WHERE agent_id = $1 AND segment_id = $2";
     SEGMENTS_INSERT = "INSERT INTO decision_segments (segment_id, agent_id, leaf_index, records, lost) VALUES ($1, $2, $3, $4, $5)";
     DECISIONS_INSERT = "INSERT INTO decisions (leaf_index, position, time_ms, workload, peer, policy, rule, is_allowed, code, serial, jti, json) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+    DECISIONS_ROWS = "SELECT position, time_ms, workload, peer, policy, rule, is_allowed, code, serial, jti, json FROM decisions WHERE leaf_index = $1 ORDER BY position";
+    DECISIONS_COUNT = "SELECT COUNT(*) FROM decisions";
     DECISIONS_OF_LEAF = "SELECT json FROM decisions WHERE leaf_index = $1 ORDER BY position";
     DECISIONS_PAGE = concat!(decisions_where!(), " AND (d.time_ms, d.leaf_index, d.position) > ($5, $6, $7) ORDER BY d.time_ms, d.leaf_index, d.position LIMIT $18");
     DECISIONS_PAGE_BACK = concat!(decisions_where!(), " AND (d.time_ms, d.leaf_index, d.position) > ($5, $6, $7) ORDER BY d.time_ms DESC, d.leaf_index DESC, d.position DESC LIMIT $18");
@@ -80,9 +90,15 @@ statements! {
     LEAVES_FIRST_SINCE = "SELECT MIN(idx) FROM audit_leaves WHERE time_ms >= $1";
     LEAVES_PAGE = concat!(leaves_where!(), " ORDER BY idx LIMIT $12");
     LEAVES_PAGE_BACK = concat!(leaves_where!(), " ORDER BY idx DESC LIMIT $12");
+    LEAVES_ALL = "SELECT idx, time_ms, kind, actor, spiffe_id, agent_id, serial, jti, json, hash FROM audit_leaves ORDER BY idx";
+    LEAVES_HASHES_TO = "SELECT hash FROM audit_leaves WHERE idx < $1 ORDER BY idx";
+    LEAVES_JSON = "SELECT json FROM audit_leaves WHERE idx = $1";
     LEAVES_HASHES = "SELECT hash FROM audit_leaves ORDER BY idx";
     LEAVES_INSERT = "INSERT INTO audit_leaves (idx, time_ms, kind, actor, spiffe_id, agent_id, serial, jti, json, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     CHECKPOINTS_INSERT = "INSERT INTO audit_checkpoints (number, size, note) VALUES ($1, $2, $3)";
+    CHECKPOINTS_ALL = "SELECT number, size, note FROM audit_checkpoints ORDER BY number";
+    CHECKPOINTS_AT = "SELECT number, size, note FROM audit_checkpoints WHERE size <= $1 ORDER BY size DESC LIMIT 1";
+    CHECKPOINTS_BETWEEN = "SELECT number, size, note FROM audit_checkpoints WHERE size > $1 AND size <= $2 ORDER BY size";
     CHECKPOINTS_LAST = "SELECT number, size, note FROM audit_checkpoints ORDER BY number DESC LIMIT 1";
 }
 

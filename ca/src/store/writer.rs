@@ -54,38 +54,8 @@ pub struct WriteTx {
 
 #[derive(Debug)]
 struct StagedChange {
-    revision: u64,
-    parent_before: String,
-    is_structural: bool,
+    row: ChangeRow,
     change: Change,
-}
-
-impl StagedChange {
-    fn row(&self) -> ChangeRow {
-        ChangeRow {
-            revision: self.revision,
-            kind: self.change.kind().to_owned(),
-            subject: self.change.subject(),
-            parent_before: self.parent_before.clone(),
-            is_structural: self.is_structural,
-        }
-    }
-}
-
-/// An entry's parent before a change, and whether it decided about other entries.
-fn before(snapshot: &Snapshot, change: &Change) -> (String, bool) {
-    let id = match change {
-        Change::EntryUpserted(entry) => &entry.id,
-        Change::EntryRemoved { id } => id,
-        Change::AgentUpserted(_)
-        | Change::AgentRemoved(_)
-        | Change::DeniedAdded(_)
-        | Change::DeniedRemoved(_)
-        | Change::Mesh(_) => return (String::new(), false),
-    };
-    snapshot.entry(id).map_or((String::new(), false), |entry| {
-        (entry.parent_id.to_string(), snapshot.is_structural(entry))
-    })
 }
 
 impl WriteTx {
@@ -146,31 +116,19 @@ impl WriteTx {
 
     /// Stages a change of what the CA keeps in memory; returns its change-log revision.
     pub fn change(&mut self, change: Change) -> u64 {
-        self.revision = self.revision.saturating_add(1);
-        let revision = self.revision;
-        let before = self.with_snapshot(|snapshot| before(snapshot, &change));
-        let (parent_before, was_structural) = before;
+        self.revision = self.next_revision();
         let published = &self.published;
         let working = self
             .working
             .get_or_insert_with(|| Snapshot::clone(&published.snapshot.load()));
-        working.apply(revision, &change);
-        let is_structural = match &change {
-            Change::EntryUpserted(entry) => was_structural || working.is_structural(entry),
-            Change::EntryRemoved { .. }
-            | Change::AgentUpserted(_)
-            | Change::AgentRemoved(_)
-            | Change::DeniedAdded(_)
-            | Change::DeniedRemoved(_)
-            | Change::Mesh(_) => was_structural,
-        };
-        self.changes.push(StagedChange {
-            revision,
-            parent_before,
-            is_structural,
-            change,
-        });
-        revision
+        let row = ChangeRow::staged(working, self.revision, &change);
+        self.changes.push(StagedChange { row, change });
+        self.revision
+    }
+
+    /// The revision that the next [`Self::change`] gets.
+    pub fn next_revision(&self) -> u64 {
+        self.revision.saturating_add(1)
     }
 
     async fn statement(&mut self, text: &'static str) -> Result<(), StoreError> {
@@ -203,7 +161,7 @@ impl WriteTx {
         }
         let mut working = Snapshot::clone(&self.published.snapshot.load());
         for staged in &self.changes {
-            working.apply(staged.revision, &staged.change);
+            working.apply(staged.row.revision, &staged.change);
         }
         self.working = Some(working);
     }
@@ -216,11 +174,11 @@ impl WriteTx {
         }
         for staged in &self.changes {
             sqlx::query(statements::CHANGES_INSERT)
-                .bind(to_i64(staged.revision))
-                .bind(staged.change.kind())
-                .bind(staged.change.subject())
-                .bind(&staged.parent_before)
-                .bind(staged.is_structural)
+                .bind(to_i64(staged.row.revision))
+                .bind(&staged.row.kind)
+                .bind(&staged.row.subject)
+                .bind(&staged.row.parent_before)
+                .bind(staged.row.is_structural)
                 .execute(&mut self.conn)
                 .await?;
         }
@@ -233,7 +191,7 @@ impl WriteTx {
         if let Some(staged) = denied {
             sqlx::query(statements::META_SET)
                 .bind(DENYLIST_NUMBER)
-                .bind(staged.revision.to_string())
+                .bind(staged.row.revision.to_string())
                 .execute(&mut self.conn)
                 .await?;
         }
@@ -253,7 +211,7 @@ impl WriteTx {
         // INVARIANT: rows first, so that whoever sees a revision finds every row up to it.
         {
             let mut recent = published.recent();
-            recent.extend(self.changes.iter().map(StagedChange::row));
+            recent.extend(self.changes.iter().map(|staged| staged.row.clone()));
             let surplus = recent.len().saturating_sub(CHANGES_RECENT_MAX);
             recent.drain(..surplus);
         }
@@ -268,12 +226,12 @@ impl WriteTx {
                 }),
                 Change::DeniedAdded(entry) => {
                     let list = denylist.get_or_insert_with(|| published.denylist());
-                    list.number = staged.revision;
+                    list.number = staged.row.revision;
                     list.entries.insert(entry.id.clone(), entry);
                 }
                 Change::DeniedRemoved(id) => {
                     let list = denylist.get_or_insert_with(|| published.denylist());
-                    list.number = staged.revision;
+                    list.number = staged.row.revision;
                     list.entries.remove(&id);
                 }
                 Change::EntryUpserted(_)
