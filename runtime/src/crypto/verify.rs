@@ -129,6 +129,29 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "aws-lc")]
+    #[test]
+    fn an_rsa_key_signs_rs256_and_each_padding_is_told_from_the_other() {
+        let rsa = signer(&rcgen::PKCS_RSA_SHA256);
+        assert_eq!(rsa.algorithm(), JwsAlgorithm::Rs256);
+        let signature = rsa.sign(b"text").expect("signature");
+        let key = Jwk::from_spki(None, None, rsa.spki()).expect("jwk");
+        for (algorithm, want) in [
+            (JwsAlgorithm::Rs256, Ok(())),
+            (JwsAlgorithm::Rs512, Err(SignatureError::Invalid)),
+            (JwsAlgorithm::Ps256, Err(SignatureError::Invalid)),
+        ] {
+            assert_eq!(verify_jws(&key, algorithm, b"text", &signature), want);
+        }
+    }
+
+    #[test]
+    fn what_is_no_private_key_does_not_sign() {
+        for bytes in [&b""[..], b"not a key", &[0x30, 0x03, 0x02, 0x01, 0x00]] {
+            assert!(JwsSigner::from_pkcs8(bytes).is_err());
+        }
+    }
+
     #[test]
     fn threat_44_the_algorithm_has_to_fit_the_key() {
         let p256 = signer(&rcgen::PKCS_ECDSA_P256_SHA256);

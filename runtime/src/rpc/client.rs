@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use rustls::{CertificateError, ClientConfig};
+use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -17,7 +17,7 @@ use super::ServerAddress;
 use super::expiring::Expiring;
 use crate::clock::from_unix_time;
 use crate::limits;
-use crate::tls::{PeerError, peer_identity};
+use crate::tls::{PeerError, peer_error, peer_identity};
 
 /// Why a server could not be dialled.
 #[derive(Debug, thiserror::Error)]
@@ -188,7 +188,10 @@ fn to_rpc_error(address: &ServerAddress, source: tonic::transport::Error) -> Rpc
         Some(DialError::Deadline) => RpcError::Deadline(address),
         Some(DialError::TlsMissing) => RpcError::TlsMissing(address),
         Some(DialError::Handshake(source)) => match peer_error(&source) {
-            Some(source) => RpcError::Peer { address, source },
+            Some(source) => RpcError::Peer {
+                address,
+                source: source.clone(),
+            },
             None => RpcError::Handshake { address, source },
         },
         None => RpcError::Transport { address, source },
@@ -206,13 +209,4 @@ fn find<'a, E: std::error::Error + 'static>(
         next = error.source();
     }
     None
-}
-
-/// The verifier's own reason, out of what rustls and tokio have wrapped around it.
-fn peer_error(error: &io::Error) -> Option<PeerError> {
-    let inner = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    let rustls::Error::InvalidCertificate(CertificateError::Other(other)) = inner else {
-        return None;
-    };
-    other.0.downcast_ref::<PeerError>().cloned()
 }

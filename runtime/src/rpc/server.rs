@@ -27,7 +27,7 @@ use super::expiring::Expiring;
 use crate::clock::from_unix_time;
 use crate::drain::Drain;
 use crate::limits;
-use crate::tls::{PeerIdentity, peer_identity};
+use crate::tls::{PeerIdentity, peer_error, peer_identity};
 use crate::uds::{PeerProcess, UdsListener, UdsStream};
 
 /// Accepted connections that wait for the server to take them.
@@ -199,10 +199,18 @@ async fn accept_tls(
                     // The receiver is gone only when the server has ended.
                     let _ = sender.send(accepted).await;
                 }
-                Ok(Err(error)) => tracing::debug!(%remote_addr, %error, "handshake refused"),
+                Ok(Err(error)) => log_refusal(remote_addr, &error),
                 Err(_) => tracing::debug!(%remote_addr, "handshake took too long"),
             }
         });
+    }
+}
+
+fn log_refusal(remote_addr: SocketAddr, error: &std::io::Error) {
+    if let Some(reason) = peer_error(error) {
+        tracing::info!(%remote_addr, code = reason.code(), %reason, "peer refused");
+    } else {
+        tracing::debug!(%remote_addr, %error, "handshake failed");
     }
 }
 

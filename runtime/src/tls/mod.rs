@@ -14,4 +14,4 @@ pub use bundles::X509Bundles;
 pub use config::{ClientAuth, TlsError, client_config, peer_identity, server_config};
 pub(crate) use identity::split_certificates;
 pub use identity::{Identity, IdentityError};
-pub use verifier::{Expect, PeerError, PeerIdentity, verify_chain};
+pub use verifier::{Expect, PeerError, PeerIdentity, peer_error, verify_chain};

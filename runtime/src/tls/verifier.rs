@@ -282,6 +282,16 @@ fn to_rustls(error: PeerError) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
 }
 
+/// The verifier's own reason for a failed handshake, out of what rustls and tokio have wrapped around it; `None` if the
+/// handshake failed otherwise, or the peer refused us.
+pub fn peer_error(error: &std::io::Error) -> Option<&PeerError> {
+    let inner = error.get_ref()?.downcast_ref::<Error>()?;
+    let Error::InvalidCertificate(CertificateError::Other(other)) = inner else {
+        return None;
+    };
+    other.0.downcast_ref()
+}
+
 fn tls12_refused() -> Error {
     Error::General("TLS 1.2 is not spoken here".to_owned())
 }

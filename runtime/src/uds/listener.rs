@@ -1,7 +1,7 @@
 //! A Unix listener whose socket file is ours alone to place and to remove.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use tokio::net::UnixListener;
 
 use super::{PeerProcess, UdsStream};
 use crate::limits::SOCKET_PATH_BYTES_MAX;
+use crate::peer_pidfd::peer_pidfd;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -47,6 +48,11 @@ pub enum UdsError {
     /// A program listens there.
     #[error("another program listens on `{}`", .0.display())]
     InUse(PathBuf),
+    /// Without SO_PEERPIDFD a process could be taken for another (threat 1).
+    #[error(
+        "this kernel cannot name a socket's peer by pidfd (SO_PEERPIDFD): Linux 6.5 or later is needed"
+    )]
+    KernelTooOld(#[source] io::Error),
     /// The kernel refused.
     #[error("{step} failed for the socket `{}`", path.display())]
     Io {
@@ -86,6 +92,7 @@ impl UdsListener {
                 bytes,
             });
         }
+        check_kernel()?;
         check_folder(path)?;
         clear_stale(path)?;
         let listener = listen(path, mode).map_err(|errno| match errno {
@@ -108,12 +115,18 @@ impl UdsListener {
         &self.path
     }
 
-    /// The next connection and the process that made it. A connection whose process the kernel cannot name is dropped with an
-    /// error; the listener goes on. Cancel-safe.
+    /// The next connection and the process that made it. A connection whose process cannot be named (it has ended, or lives
+    /// outside our process namespace) is dropped. Cancel-safe.
     pub async fn accept(&self) -> io::Result<(UdsStream, PeerProcess)> {
-        let (stream, _) = self.listener.accept().await?;
-        let peer = PeerProcess::of(&stream)?;
-        Ok((UdsStream::accepted(stream, peer.clone()), peer))
+        loop {
+            let (stream, _) = self.listener.accept().await?;
+            match PeerProcess::of(&stream) {
+                Ok(peer) => return Ok((UdsStream::accepted(stream, peer.clone()), peer)),
+                Err(error) => {
+                    tracing::debug!(%error, "connection of a process that cannot be named");
+                }
+            }
+        }
     }
 }
 
@@ -140,6 +153,15 @@ fn listen(path: &Path, mode: u32) -> Result<OwnedFd, Errno> {
     chmod(path, Mode::from_raw_mode(mode))?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket)
+}
+
+/// WHY: asked at the start, so that an old kernel is named once and clearly, not at each connection.
+fn check_kernel() -> Result<(), UdsError> {
+    let (socket, _other) =
+        std::os::unix::net::UnixStream::pair().map_err(UdsError::KernelTooOld)?;
+    peer_pidfd(socket.as_fd())
+        .map(drop)
+        .map_err(UdsError::KernelTooOld)
 }
 
 fn check_folder(path: &Path) -> Result<(), UdsError> {
