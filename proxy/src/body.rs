@@ -103,16 +103,12 @@ impl Body for RequestBody {
                 let length = frame
                     .data_ref()
                     .map_or(0, |data| u64::try_from(data.len()).unwrap_or(u64::MAX));
-                match this.left.checked_sub(length) {
-                    Some(left) => {
-                        this.left = left;
-                        Poll::Ready(Some(Ok(frame)))
-                    }
-                    None => {
-                        this.source.is_too_large.set(true);
-                        Poll::Ready(Some(Err(BodyError::TooLarge)))
-                    }
-                }
+                let Some(left) = this.left.checked_sub(length) else {
+                    this.source.is_too_large.set(true);
+                    return Poll::Ready(Some(Err(BodyError::TooLarge)));
+                };
+                this.left = left;
+                Poll::Ready(Some(Ok(frame)))
             }
         }
     }

@@ -253,13 +253,12 @@ impl LiveConnection {
                 self.refusal.set(Some(code));
                 self.order(Order::End { code, grace });
             }
+            // WHY: the peer must see the new SVID. A TCP connection cannot be moved; its peer judges it as well.
             None if self.identity_generation < snapshot.identity_generation
-                && self.peer.is_some() =>
+                && self.peer.is_some()
+                && self.tcp.is_none() =>
             {
-                // WHY: the peer must see the new SVID. A TCP connection cannot be moved and stays trusted by its peer.
-                if self.tcp.is_none() {
-                    self.order(Order::Drain);
-                }
+                self.order(Order::Drain);
             }
             None => {}
         }

@@ -55,7 +55,7 @@ impl Denylist {
                         .or_insert(whole);
                 }
                 Some(Subject::Serial(serial)) => {
-                    keep_longest(&mut denylist.serials, serial, cut.expires_at)
+                    keep_longest(&mut denylist.serials, serial, cut.expires_at);
                 }
                 Some(Subject::Jti(jti)) => keep_longest(&mut denylist.jtis, jti, cut.expires_at),
                 None => return Err("denylist_entry_unknown"),

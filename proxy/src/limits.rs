@@ -15,15 +15,15 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// From accept to the end of the TLS handshake.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// From the end of the handshake, or of the last response, to the end of the next request head (HTTP/1.1).
-pub const HEAD_DEADLINE: Duration = Duration::from_secs(60);
+pub const HEAD_DEADLINE: Duration = Duration::from_mins(1);
 /// One TCP dial to an endpoint or to the application.
 pub const DIAL_DEADLINE: Duration = Duration::from_secs(5);
 /// From the request's last try to the response head.
-pub const RESPONSE_HEAD_DEADLINE: Duration = Duration::from_secs(120);
+pub const RESPONSE_HEAD_DEADLINE: Duration = Duration::from_mins(2);
 /// Longest silence inside a request or response body.
-pub const BODY_IDLE: Duration = Duration::from_secs(300);
+pub const BODY_IDLE: Duration = Duration::from_mins(5);
 /// Longest silence in both directions of a plain TCP connection.
-pub const TCP_IDLE: Duration = Duration::from_secs(3600);
+pub const TCP_IDLE: Duration = Duration::from_hours(1);
 
 /// Read buffer of an HTTP/1.1 connection, and so the bound of one request or response head.
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -107,7 +107,7 @@ pub const ADMIN_QUEUE_MAX: usize = 8;
 /// Workers that a configuration file may ask for.
 pub const WORKERS_MAX: usize = 256;
 /// Longest drain that a configuration file may ask for.
-pub const DRAIN_MAX: Duration = Duration::from_secs(3600);
+pub const DRAIN_MAX: Duration = Duration::from_hours(1);
 /// After a drain's deadline connections are cut; their tasks end within this time.
 pub const CUT_DEADLINE: Duration = Duration::from_secs(1);
 /// Time between the closing of the listeners and the first GOAWAY of a drain, and between two looks at what is left.

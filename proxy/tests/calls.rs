@@ -1,5 +1,15 @@
 //! Calls through two proxies: what is allowed, what is refused and why, and what the application sees.
 
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests"
+)]
+
 mod harness;
 
 use harness::client::{call, get, raw, request};

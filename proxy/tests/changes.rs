@@ -1,5 +1,15 @@
 //! Changes while calls are in flight: SVIDs, bundles, policies and deny-list, and the drain.
 
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests"
+)]
+
 mod harness;
 
 use std::sync::Arc;

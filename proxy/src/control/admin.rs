@@ -69,7 +69,7 @@ pub async fn serve(listener: Option<TcpListener>, state: State) {
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the admin listener failed");
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn ready(Extract(state): Extract<State>) -> (StatusCode, &'static str) {

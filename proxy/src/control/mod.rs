@@ -109,7 +109,7 @@ impl Control {
             match ended {
                 Ok(()) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "no stream to the agent, keeping the last configuration")
+                    tracing::warn!(%error, "no stream to the agent, keeping the last configuration");
                 }
             }
             let pause = backoff.next(entropy());

@@ -273,7 +273,7 @@ impl PeerConnection {
         // WHY: the nearest miss is looked for on refusals alone; it is not on the path of an allowed call.
         let explanation = snapshot.policies.explain_http(&call);
         note(open, |record| {
-            record.verdict.reason = explanation.to_string()
+            record.verdict.reason = explanation.to_string();
         });
         Err(Refusal::denied(decision.code).into())
     }
@@ -325,7 +325,7 @@ fn note_head(open: &mut OpenCall, parts: &Parts, host: &HeaderValue, call_id: He
     note(open, |record| {
         record.method = Some(parts.method.clone());
         record.host = Some(host.clone());
-        record.path = parts.uri.path().to_owned();
+        parts.uri.path().clone_into(&mut record.path);
         record.call_id = call_id;
         record.trace_id = trace_id(parts);
     });

@@ -121,7 +121,7 @@ async fn forward(
     if let Some(record) = open.record() {
         record.method = Some(parts.method.clone());
         record.host = Some(checked.host.clone());
-        record.path = parts.uri.path().to_owned();
+        parts.uri.path().clone_into(&mut record.path);
     }
     let snapshot = worker.snapshot().ok_or(Refusal::not_ready("not_ready"))?;
     if snapshot.is_expired(worker.now()) {
