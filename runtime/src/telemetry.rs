@@ -156,10 +156,8 @@ mod tests {
         });
         let text = String::from_utf8(written.lock().expect("lock").clone()).expect("UTF-8");
         assert_eq!(text.matches('\n').count(), 1, "{text}");
-        assert!(
-            text.ends_with('\n') && !text.contains(['\r', '\u{1b}']),
-            "{text:?}"
-        );
+        assert!(text.ends_with("\\x1b[2K\u{1b}[31mred\n"), "{text:?}");
+        assert!(!text.contains('\r'), "{text:?}");
     }
 
     struct Sink(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
