@@ -66,6 +66,13 @@ pub struct RequestIdentity {
     pub remove_params: Vec<String>,
 }
 
+impl RequestIdentity {
+    /// What policies see of these claims, as if a token with them had been accepted. For explanations and tests.
+    pub fn of_claims(claims: Map<String, Value>) -> Self {
+        crate::authenticate::identity_of_claims(claims, &[])
+    }
+}
+
 /// One HTTP request.
 #[derive(Clone, Copy)]
 pub struct HttpCall<'a> {

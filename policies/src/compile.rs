@@ -9,7 +9,7 @@ use crate::call::{Call, Connection, HttpCall};
 use crate::decision::{Decision, PolicyRef};
 use crate::evaluate;
 use crate::explain::{self, Explanation};
-use crate::object::{Labels, Location, Metadata, Workload};
+use crate::object::{Labels, Metadata, Workload};
 use crate::path::{NormalizedPath, PathNormalization, PathRefusal, is_ambiguous, normalize};
 use crate::schema::{Effect, Field, PeerAuthentication, PeerMode, Rule};
 use crate::set::MeshSet;
@@ -45,7 +45,6 @@ pub struct WorkloadPolicies {
 #[derive(Debug, Clone)]
 pub(crate) struct Attached {
     pub(crate) policy: PolicyRef,
-    pub(crate) location: Location,
     pub(crate) rules: Arc<[Rule]>,
 }
 
@@ -83,7 +82,6 @@ impl WorkloadPolicies {
                         namespace: policy.metadata.namespace.as_str().into(),
                         name: policy.metadata.name.as_str().into(),
                     },
-                    location: policy.location.clone(),
                     rules: Arc::clone(&policy.rules),
                 })
                 .collect()

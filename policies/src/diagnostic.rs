@@ -125,6 +125,7 @@ pub(crate) struct Problems<'a> {
     file: &'a SourceFile,
     pub(crate) found: Vec<Diagnostic>,
     pub(crate) is_full: bool,
+    errors: usize,
 }
 
 impl<'a> Problems<'a> {
@@ -133,6 +134,7 @@ impl<'a> Problems<'a> {
             file,
             found: Vec::new(),
             is_full: false,
+            errors: 0,
         }
     }
 
@@ -166,7 +168,7 @@ impl<'a> Problems<'a> {
     }
 
     pub(crate) fn has_errors(&self) -> bool {
-        self.found.iter().any(|found| found.is_error)
+        self.errors > 0
     }
 
     fn push(
@@ -177,7 +179,14 @@ impl<'a> Problems<'a> {
         help: Option<String>,
         is_error: bool,
     ) {
-        if self.found.len() >= limits::DIAGNOSTICS_MAX {
+        self.errors += usize::from(is_error);
+        // Warnings never crowd out errors.
+        let count = if is_error {
+            self.errors
+        } else {
+            self.found.len() + 1
+        };
+        if count > limits::DIAGNOSTICS_MAX {
             self.is_full = true;
             return;
         }

@@ -10,12 +10,16 @@ mod compile;
 mod decision;
 mod diagnostic;
 mod diff;
+mod document;
 mod evaluate;
 mod explain;
+mod fields;
 pub mod limits;
+mod load;
 mod matcher;
 mod object;
 mod path;
+mod read;
 mod schema;
 mod set;
 mod source;
@@ -31,6 +35,7 @@ pub use decision::{ALLOWED, Decision, NO_ALLOW_MATCHED, NO_POLICY, POLICY_DENIED
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use diff::{ChangeAction, ObjectChange, diff_sets};
 pub use explain::{Explanation, NearestMiss};
+pub use load::load;
 pub use object::{Labels, Location, Metadata, ObjectRecord, Workload};
 pub use path::{NormalizedPath, PathNormalization, PathRefusal, normalize};
 pub use schema::{
@@ -39,6 +44,6 @@ pub use schema::{
     RequestAuthentication, Rule, ServiceEntry, ServicePort, ServiceProtocol, TestCase, TokenPlace,
     WorkloadEntry, WorkloadIdentity,
 };
-pub use set::{MeshSet, load};
+pub use set::MeshSet;
 pub use source::{SourceFile, set_digest};
 pub use test_run::{CaseReport, TestReport, run_tests};

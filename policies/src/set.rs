@@ -2,13 +2,12 @@
 
 use ravelin_proto::spiffe_id::SpiffeId;
 
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::diagnostic::Diagnostic;
 use crate::object::{ObjectRecord, Workload};
 use crate::schema::{
     AuthorizationPolicy, MeshConfig, PeerAuthentication, PolicyTest, RequestAuthentication,
     ServiceEntry, WorkloadEntry, WorkloadIdentity,
 };
-use crate::source::{SourceFile, check_files};
 
 /// Every object of a mesh folder. A value of this type has no error in it.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,18 +67,4 @@ impl MeshSet {
             labels: std::collections::BTreeMap::new(),
         }
     }
-}
-
-/// Loads a mesh folder. Files that are not YAML are there to be referred to (`jwksFile`).
-///
-/// All errors of all files come at once, in the order of the files.
-pub fn load(files: &[SourceFile]) -> Result<MeshSet, Diagnostics> {
-    check_files(files)?;
-    Err(Diagnostics(vec![Diagnostic::error(
-        "not-supported",
-        "",
-        0,
-        0,
-        "loading a mesh folder is not supported yet".into(),
-    )]))
 }

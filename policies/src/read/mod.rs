@@ -1,0 +1,184 @@
+//! Trees to typed objects: one file a kind. Whatever is not understood is reported where it stands.
+
+mod authentication;
+mod authorization;
+mod condition;
+mod config;
+mod header;
+mod identity;
+mod pattern;
+mod policy_test;
+mod service;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
+
+pub(crate) use authentication::{read_peer_authentication, read_request_authentication};
+pub(crate) use authorization::read_authorization_policy;
+pub(crate) use config::{fallback_config, read_config};
+pub(crate) use header::{Header, Kind, flatten, read_header};
+pub(crate) use identity::read_identity;
+pub(crate) use policy_test::read_policy_test;
+pub(crate) use service::{read_service, read_workload_entry};
+
+use crate::diagnostic::{Problems, Span, excerpt, near_miss};
+use crate::document::Node;
+use crate::fields::Fields;
+use crate::object::{Labels, Location, Metadata, Workload};
+use crate::schema::{MeshConfig, WorkloadIdentity};
+
+/// What objects are read against.
+pub(crate) struct Context<'c> {
+    pub(crate) config: &'c MeshConfig,
+    pub(crate) identities: &'c [WorkloadIdentity],
+    /// Every file by its path, for `jwksFile`.
+    pub(crate) files: &'c BTreeMap<&'c str, &'c str>,
+}
+
+/// One object that is being read.
+pub(crate) struct Reader<'r, 'f> {
+    pub(crate) problems: &'r mut Problems<'f>,
+    pub(crate) context: &'r Context<'r>,
+    pub(crate) path: Arc<str>,
+    pub(crate) metadata: &'r Metadata,
+}
+
+impl Reader<'_, '_> {
+    pub(crate) fn location(&self, at: Span) -> Location {
+        Location {
+            path: Arc::clone(&self.path),
+            line: at.line,
+        }
+    }
+
+    pub(crate) fn trust_domain(&self) -> &TrustDomain {
+        &self.context.config.trust_domain
+    }
+
+    /// `selector`; one that selects nobody is an error: the policy would silently do nothing.
+    pub(crate) fn selector(&mut self, spec: &Fields<'_>) -> Option<Labels> {
+        let node = spec.node("selector")?;
+        let labels = self.match_labels(node)?;
+        let root = &self.context.config.root_namespace;
+        let namespace = &self.metadata.namespace;
+        let is_hit = self.context.identities.iter().any(|identity| {
+            let workload = workload_of(identity);
+            (namespace == root || *namespace == workload.namespace) && workload.has_labels(&labels)
+        });
+        if !is_hit && !labels.is_empty() {
+            let wanted: Vec<String> = labels
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect();
+            let message = format!(
+                "no WorkloadIdentity of namespace `{namespace}` has the labels {}",
+                excerpt(&wanted.join(", "))
+            );
+            let known = self
+                .context
+                .identities
+                .iter()
+                .flat_map(|identity| &identity.metadata.labels);
+            let known: Vec<String> = known.map(|(key, value)| format!("{key}={value}")).collect();
+            let help = wanted
+                .first()
+                .and_then(|first| near_miss(first, known.iter().map(String::as_str)));
+            if self.context.identities.is_empty() {
+                self.problems
+                    .warning(node.at, "selects-nothing", message, help);
+            } else {
+                self.problems
+                    .error_with_help(node.at, "selects-nothing", message, help);
+            }
+        }
+        Some(labels)
+    }
+
+    /// `matchLabels`, exact, without `*` (rule 65).
+    fn match_labels(&mut self, node: &Node) -> Option<Labels> {
+        let fields = Fields::of(node, "`selector`", &["matchLabels"], self.problems)?;
+        fields.required("matchLabels", self.problems)?;
+        let labels = fields.labels("matchLabels", self.problems);
+        let at = fields.key_at("matchLabels");
+        if labels.is_empty() {
+            let help = Some("to select everything leave `selector` out".to_owned());
+            self.problems
+                .error_with_help(at, "empty-selector", "`matchLabels` is empty", help);
+        }
+        if let Some((key, _)) = labels.iter().find(|(_, value)| value.contains('*')) {
+            self.problems.error(
+                at,
+                "bad-selector",
+                format!(
+                    "the label `{}` has a `*`; labels are compared exactly",
+                    excerpt(key)
+                ),
+            );
+        }
+        Some(labels)
+    }
+
+    /// A SPIFFE ID, or a path of the mesh's own trust domain.
+    pub(crate) fn spiffe_id(&mut self, written: &str, at: Span) -> Option<SpiffeId> {
+        if written.contains(['{', '}']) {
+            self.problems.not_supported(at, "a template in a SPIFFE ID");
+            return None;
+        }
+        let parsed = if written.starts_with('/') {
+            SpiffeId::new(self.trust_domain(), written)
+        } else {
+            SpiffeId::parse(written)
+        };
+        match parsed {
+            Ok(id) => Some(id),
+            Err(error) => {
+                let help = Some(
+                    "write a path such as `/ns/shop/sa/orders`, or a whole ID `spiffe://..`"
+                        .to_owned(),
+                );
+                self.problems.error_with_help(
+                    at,
+                    "bad-spiffe-id",
+                    format!("`{}` is not a SPIFFE ID: {error}", excerpt(written)),
+                    help,
+                );
+                None
+            }
+        }
+    }
+
+    /// A warning when an ID of the mesh's own trust domain belongs to no WorkloadIdentity.
+    pub(crate) fn check_known(&mut self, id: &SpiffeId, at: Span) {
+        let identities = self.context.identities;
+        if identities.is_empty()
+            || !id.is_member_of(self.trust_domain())
+            || identities.iter().any(|identity| identity.spiffe_id == *id)
+        {
+            return;
+        }
+        let help = near_miss(
+            id.as_str(),
+            identities
+                .iter()
+                .map(|identity| identity.spiffe_id.as_str()),
+        );
+        self.problems.warning(
+            at,
+            "unknown-identity",
+            format!("no WorkloadIdentity has the SPIFFE ID `{id}`"),
+            help,
+        );
+    }
+}
+
+/// An identity as the workload that policies select.
+pub(crate) fn workload_of(identity: &WorkloadIdentity) -> Workload {
+    Workload {
+        spiffe_id: identity.spiffe_id.clone(),
+        namespace: identity.metadata.namespace.clone(),
+        name: identity.metadata.name.clone(),
+        labels: identity.metadata.labels.clone(),
+    }
+}
