@@ -14,23 +14,23 @@ struct Counts {
 
 /// Counts open calls by user.
 #[derive(Debug, Clone, Default)]
-pub struct Admission(Arc<Mutex<Counts>>);
+pub(crate) struct Admission(Arc<Mutex<Counts>>);
 
 /// No room for one more call of this user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many open calls of one user")]
-pub struct Crowded;
+pub(crate) struct Crowded;
 
 /// The right to hold one call open.
 #[derive(Debug)]
-pub struct CallPermit {
+pub(crate) struct CallPermit {
     counts: Arc<Mutex<Counts>>,
     uid: u32,
 }
 
 impl Admission {
     /// A permit for one call of this user.
-    pub fn admit(&self, uid: u32) -> Result<CallPermit, Crowded> {
+    pub(crate) fn admit(&self, uid: u32) -> Result<CallPermit, Crowded> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let held = counts.by_uid.get(&uid).copied().unwrap_or(0);
         if held >= limits::CALLS_PER_UID_MAX || counts.all >= limits::CALLS_MAX {
@@ -45,7 +45,8 @@ impl Admission {
     }
 
     /// Open calls of all users.
-    pub fn open_calls(&self) -> u32 {
+    #[cfg(test)]
+    pub(crate) fn open_calls(&self) -> u32 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).all
     }
 }

@@ -17,7 +17,7 @@ use crate::state::State;
 
 /// The service; on the admin socket alone.
 #[derive(Debug, Clone)]
-pub struct AgentAdminApi {
+pub(crate) struct AgentAdminApi {
     /// Shared state.
     pub state: Arc<State>,
     /// Attests processes.
@@ -42,7 +42,9 @@ impl AgentAdmin for AgentAdminApi {
                 .as_ref()
                 .map_or(0, |own| own.validity.not_after.unix_secs()),
             is_synced: progress.is_synced,
-            last_sync_at: progress.last_sync_at.map_or(0, |at| at.unix_secs()),
+            last_sync_at: progress
+                .last_sync_at
+                .map_or(0, ravelin_proto::time::Timestamp::unix_secs),
             revision: cache.revision(),
             bundle_sequence: cache.bundle_sequence(),
             mesh_revision,

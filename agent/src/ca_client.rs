@@ -24,7 +24,7 @@ use crate::state::State;
 
 /// Why the CA cannot be asked, or did not do what was asked.
 #[derive(Debug, thiserror::Error)]
-pub enum CaError {
+pub(crate) enum CaError {
     /// The agent has no SVID of its own yet.
     #[error("this node is not attested yet")]
     NotAttested,
@@ -80,19 +80,19 @@ pub enum CaError {
 
 impl CaError {
     /// True when the CA considered the request and said no: asking again at once does not help.
-    pub fn is_considered_no(&self) -> bool {
-        match self {
-            Self::Refused { status, .. } => matches!(
-                status.code(),
-                Code::PermissionDenied
-                    | Code::InvalidArgument
-                    | Code::NotFound
-                    | Code::FailedPrecondition
-                    | Code::Unimplemented
-                    | Code::Unauthenticated
-            ),
-            _ => false,
-        }
+    pub(crate) fn is_considered_no(&self) -> bool {
+        let Self::Refused { status, .. } = self else {
+            return false;
+        };
+        matches!(
+            status.code(),
+            Code::PermissionDenied
+                | Code::InvalidArgument
+                | Code::NotFound
+                | Code::FailedPrecondition
+                | Code::Unimplemented
+                | Code::Unauthenticated
+        )
     }
 }
 
@@ -115,7 +115,7 @@ struct ChannelKey {
 
 /// The agent's client of the CA.
 #[derive(Debug)]
-pub struct CaClient {
+pub(crate) struct CaClient {
     address: ServerAddress,
     state: Arc<State>,
     trust_bundle: Option<PathBuf>,
@@ -124,7 +124,11 @@ pub struct CaClient {
 
 impl CaClient {
     /// A client of one CA address.
-    pub fn new(address: ServerAddress, state: Arc<State>, trust_bundle: Option<PathBuf>) -> Self {
+    pub(crate) fn new(
+        address: ServerAddress,
+        state: Arc<State>,
+        trust_bundle: Option<PathBuf>,
+    ) -> Self {
         Self {
             address,
             state,
@@ -134,7 +138,7 @@ impl CaClient {
     }
 
     /// The channel by the agent's own SVID.
-    pub async fn channel(&self) -> Result<Channel, CaError> {
+    pub(crate) async fn channel(&self) -> Result<Channel, CaError> {
         let own = self.state.own().ok_or(CaError::NotAttested)?;
         let now = self.state.now();
         if !own.is_live(now) {
@@ -157,7 +161,7 @@ impl CaClient {
     }
 
     /// A channel without a client certificate, for attestation.
-    pub async fn bootstrap_channel(&self) -> Result<Channel, CaError> {
+    pub(crate) async fn bootstrap_channel(&self) -> Result<Channel, CaError> {
         let mut authorities = self.authorities(self.state.now()).unwrap_or_default();
         if let Some(path) = &self.trust_bundle {
             authorities.extend(read_pem(path)?);
@@ -246,7 +250,7 @@ fn read_pem(path: &Path) -> Result<Vec<Vec<u8>>, CaError> {
 }
 
 /// Runs one step towards the CA with a deadline.
-pub async fn within<T>(
+pub(crate) async fn within<T>(
     call: &'static str,
     wait: Duration,
     step: impl Future<Output = Result<T, CaError>>,
@@ -257,7 +261,7 @@ pub async fn within<T>(
 }
 
 /// Runs one unary call with the usual deadline.
-pub async fn call<T>(
+pub(crate) async fn call<T>(
     name: &'static str,
     answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, CaError> {

@@ -7,11 +7,11 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA25
 /// A key pair could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot make a key pair")]
-pub struct KeyError(#[from] rcgen::Error);
+pub(crate) struct KeyError(#[from] rcgen::Error);
 
 /// A fresh ECDSA P-256 key pair and its certificate request.
 #[derive(Debug)]
-pub struct NewKey {
+pub(crate) struct NewKey {
     /// PKCS#8 DER.
     pub key: Secret<Vec<u8>>,
     /// PKCS#10 DER; the CA takes nothing but the public key from it.
@@ -21,7 +21,7 @@ pub struct NewKey {
 
 impl NewKey {
     /// Makes one.
-    pub fn generate() -> Result<Self, KeyError> {
+    pub(crate) fn generate() -> Result<Self, KeyError> {
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -34,7 +34,7 @@ impl NewKey {
     }
 
     /// True when this certificate is for this key.
-    pub fn is_key_of(&self, leaf_der: &[u8]) -> bool {
+    pub(crate) fn is_key_of(&self, leaf_der: &[u8]) -> bool {
         LeafSvid::parse(leaf_der).is_ok_and(|leaf| leaf.spki == self.spki)
     }
 }

@@ -23,7 +23,7 @@ const ENDING: &str = "segment";
 
 /// Where sealed segments wait.
 #[derive(Debug)]
-pub struct DecisionQueue {
+pub(crate) struct DecisionQueue {
     folder: PathBuf,
     open: Mutex<Open>,
     sealed: Mutex<Sealed>,
@@ -50,7 +50,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl DecisionQueue {
     /// Opens the queue; segments of an earlier run are shipped first.
-    pub fn open(folder: &Path, metrics: Metrics) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path, metrics: Metrics) -> io::Result<Self> {
         durable::create_private_dir(folder).map_err(io::Error::other)?;
         let mut sealed = Sealed::default();
         for file in std::fs::read_dir(folder)? {
@@ -70,7 +70,7 @@ impl DecisionQueue {
     }
 
     /// Takes decisions of one proxy, judged as `workload`; `lost` were lost before they came here.
-    pub fn push(&self, workload: &str, decisions: Vec<Decision>, lost: u64) {
+    pub(crate) fn push(&self, workload: &str, decisions: Vec<Decision>, lost: u64) {
         let mut open = lock(&self.open);
         open.lost = open.lost.saturating_add(lost);
         let mut dropped = 0_u64;
@@ -92,12 +92,12 @@ impl DecisionQueue {
     }
 
     /// Bytes that wait on disk.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         lock(&self.sealed).bytes
     }
 
     /// Seals what is open until the drain, and once more then.
-    pub async fn seal_until(self: Arc<Self>, drain: Drain) {
+    pub(crate) async fn seal_until(self: Arc<Self>, drain: Drain) {
         while !drain.is_started() {
             tokio::select! {
                 () = drain.started() => {}
@@ -171,7 +171,7 @@ impl DecisionQueue {
     }
 
     /// Ships sealed segments to the CA until the drain.
-    pub async fn ship_until(self: Arc<Self>, ca: Arc<CaClient>, drain: Drain) {
+    pub(crate) async fn ship_until(self: Arc<Self>, ca: Arc<CaClient>, drain: Drain) {
         let mut backoff = Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_MAX);
         while !drain.is_started() {
             let Some(name) = self.oldest() else {

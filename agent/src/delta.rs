@@ -10,7 +10,9 @@ use crate::cache::{AuthorityChange, Cache, Delta};
 ///
 /// An entry that cannot be read is left out (and named), so that one bad entry does not cut all
 /// others off; a bundle that cannot be read refuses the message.
-pub fn from_pb(response: SyncResponse) -> Result<(Delta, Option<MeshRevision>), ConvertError> {
+pub(crate) fn from_pb(
+    response: SyncResponse,
+) -> Result<(Delta, Option<MeshRevision>), ConvertError> {
     let mut delta = Delta {
         revision: response.revision,
         is_snapshot: response.is_snapshot,
@@ -44,7 +46,7 @@ pub fn from_pb(response: SyncResponse) -> Result<(Delta, Option<MeshRevision>), 
 }
 
 /// The whole state as one snapshot.
-pub fn snapshot(cache: &Cache, mesh: Option<MeshRevision>) -> SyncResponse {
+pub(crate) fn snapshot(cache: &Cache, mesh: Option<MeshRevision>) -> SyncResponse {
     let authorities = cache.authorities();
     SyncResponse {
         revision: cache.revision(),

@@ -3,6 +3,6 @@
 use ravelin_runtime::crypto;
 
 /// Drawn evenly from 0 to 1.
-pub fn unit() -> f64 {
+pub(crate) fn unit() -> f64 {
     f64::from(u32::from_le_bytes(crypto::random_bytes::<4>())) / f64::from(u32::MAX)
 }

@@ -22,7 +22,7 @@ const CALL: &str = "BatchNewX509SVID";
 
 /// The task that gets X509-SVIDs for the workloads of this node.
 #[derive(Debug)]
-pub struct Issuer {
+pub(crate) struct Issuer {
     /// Shared state.
     pub state: Arc<State>,
     /// The way to the CA.
@@ -33,7 +33,7 @@ pub struct Issuer {
 
 impl Issuer {
     /// Runs until the drain.
-    pub async fn run(self, drain: Drain) {
+    pub(crate) async fn run(self, drain: Drain) {
         while !drain.is_started() {
             self.state.expire();
             let now = self.state.now();
@@ -153,7 +153,12 @@ impl Issuer {
         );
         let authorities = self.state.with_cache(|cache| cache.authorities().clone());
         let again = renewal::plan(&svid.tracked(), &authorities, self.state.now());
-        self.state.store_svid(id, svid);
+        // Without a pause a CA that goes on signing what it has denied would be asked for ever.
+        if !self.state.store_svid(id, svid) {
+            let message = "the SVID is on the deny-list, or its entry changed meanwhile";
+            self.state.note_failure(id, message, refused_pause);
+            return;
+        }
         // The bundle or the authority state is about to change: without a pause this would spin.
         if matches!(again, Renewal::Now(_)) {
             let message = "the CA has not changed over to its new authority yet";

@@ -18,7 +18,7 @@ const CALL: &str = "NewJWTSVID";
 
 /// Gets JWT-SVIDs.
 #[derive(Debug, Clone)]
-pub struct JwtSvids {
+pub(crate) struct JwtSvids {
     /// Shared state.
     pub state: Arc<State>,
     /// The way to the CA.
@@ -29,7 +29,7 @@ pub struct JwtSvids {
 
 impl JwtSvids {
     /// A token of this entry for exactly these audiences.
-    pub async fn token(
+    pub(crate) async fn token(
         &self,
         entry: &RegistrationEntry,
         audiences: &[String],

@@ -14,7 +14,7 @@ use crate::workload_api::Responses;
 
 /// The service; on the admin socket alone.
 #[derive(Debug, Clone)]
-pub struct LaunchApi {
+pub(crate) struct LaunchApi {
     /// Registered processes.
     pub launches: Arc<LaunchTable>,
     /// Ends all streams.

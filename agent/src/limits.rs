@@ -19,7 +19,7 @@ pub const CSRS_PER_CALL_MAX: usize = 256;
 /// Most entries that an agent keeps.
 pub const ENTRIES_MAX: usize = 100_000;
 /// An identity that no process asked for in this time is not renewed any more.
-pub const UNUSED_MAX: Duration = Duration::from_secs(24 * 3600);
+pub const UNUSED_MAX: Duration = Duration::from_hours(24);
 /// How long the first response of a stream may wait for a signature.
 pub const FIRST_RESPONSE_WAIT: Duration = Duration::from_secs(10);
 /// Deadline of one unary call to the CA.
@@ -37,7 +37,7 @@ pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
 /// First pause after the CA refused to sign for one entry; doubles up to [`REFUSED_MAX`].
 pub const REFUSED_FIRST: Duration = Duration::from_secs(1);
 /// See [`REFUSED_FIRST`].
-pub const REFUSED_MAX: Duration = Duration::from_secs(60);
+pub const REFUSED_MAX: Duration = Duration::from_mins(1);
 /// Largest executable that is hashed for `unix:sha256`.
 pub const EXECUTABLE_BYTES_MAX: u64 = 1 << 30;
 /// Most executables whose hash is remembered.

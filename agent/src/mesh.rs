@@ -10,7 +10,7 @@ use ravelin_proto::pb::ravelin::v1::{MeshFile, MeshRevision};
 
 /// Why a mesh revision is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MeshRefusal {
+pub(crate) enum MeshRefusal {
     /// Older than what is held.
     #[error("mesh revision {got} is older than {held}, which this agent holds")]
     Older {
@@ -34,24 +34,24 @@ pub enum MeshRefusal {
 
 /// The whole revision and the one before it.
 #[derive(Debug, Clone, Default)]
-pub struct MeshStore {
+pub(crate) struct MeshStore {
     held: Option<Arc<MeshRevision>>,
     before: Option<Arc<MeshRevision>>,
 }
 
 impl MeshStore {
     /// The revision held.
-    pub fn held(&self) -> Option<Arc<MeshRevision>> {
+    pub(crate) fn held(&self) -> Option<Arc<MeshRevision>> {
         self.held.clone()
     }
 
     /// Its number; 0 without one.
-    pub fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.held.as_ref().map_or(0, |held| held.revision)
     }
 
     /// Takes a revision of the CA. `digest` computes the digest of a whole set of files.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         offered: MeshRevision,
         digest: impl Fn(&[MeshFile]) -> String,
@@ -113,7 +113,7 @@ impl MeshStore {
 
     /// What to send to a proxy that has acknowledged `acknowledged` on this stream and has seen
     /// `seen` at most: nothing when there is nothing newer, else the difference or the whole set.
-    pub fn for_proxy(&self, acknowledged: u64, seen: u64) -> Option<MeshRevision> {
+    pub(crate) fn for_proxy(&self, acknowledged: u64, seen: u64) -> Option<MeshRevision> {
         let held = self.held.as_ref()?;
         if held.revision < seen || held.revision == acknowledged {
             return None;
@@ -161,10 +161,7 @@ mod tests {
     use super::*;
 
     fn digest(files: &[MeshFile]) -> String {
-        files
-            .iter()
-            .map(|file| format!("{}={:?};", file.path, file.content))
-            .collect()
+        format!("{files:?}")
     }
 
     fn files(rows: &[(&str, u8)]) -> Vec<MeshFile> {

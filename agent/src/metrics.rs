@@ -5,7 +5,7 @@ use prometheus_client::registry::Registry;
 
 /// Every counter. Copies count together.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     /// X509-SVIDs received.
     pub x509_issued: Counter,
     /// Attempts to get X509-SVIDs that failed.
@@ -34,7 +34,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Registers every counter.
-    pub fn register(&self, registry: &mut Registry) {
+    pub(crate) fn register(&self, registry: &mut Registry) {
         let rows = [
             (
                 "x509_svids_issued",

@@ -28,7 +28,7 @@ use crate::storage::{Storage, StorageError};
 
 /// Where the join token comes from.
 #[derive(Debug, Clone, Default)]
-pub struct TokenSource {
+pub(crate) struct TokenSource {
     /// Read again at each attempt.
     pub file: Option<PathBuf>,
     /// From the configuration.
@@ -37,7 +37,7 @@ pub struct TokenSource {
 
 /// Why the node has no identity.
 #[derive(Debug, thiserror::Error)]
-pub enum NodeError {
+pub(crate) enum NodeError {
     /// No token to attest with.
     #[error("no join token: create one with `ravelin token create` and set `join_token_file`")]
     TokenMissing,
@@ -67,7 +67,7 @@ pub enum NodeError {
 
 /// The task that keeps the agent's own SVID.
 #[derive(Debug)]
-pub struct Node {
+pub(crate) struct Node {
     /// Shared state.
     pub state: Arc<State>,
     /// The way to the CA.
@@ -80,7 +80,7 @@ pub struct Node {
 
 impl Node {
     /// Runs until the drain.
-    pub async fn run(self, drain: Drain) {
+    pub(crate) async fn run(self, drain: Drain) {
         let mut backoff = Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_MAX);
         let mut config = self.state.config_tick.subscribe();
         while !drain.is_started() {

@@ -10,11 +10,11 @@ use ravelin_proto::pb::ravelin::v1::{ProxyAck, sync_request};
 use crate::limits;
 
 /// Names one open stream of a proxy.
-pub type ProxyId = u64;
+pub(crate) type ProxyId = u64;
 
 /// The agent's own part of an acknowledgement.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct OwnAck {
+pub(crate) struct OwnAck {
     /// Change-log revision in use.
     pub revision: u64,
     /// Bundle in use.
@@ -34,18 +34,22 @@ pub struct OwnAck {
 /// No room for one more proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("more than {} proxies on this node", limits::PROXIES_MAX)]
-pub struct ProxyTableFull;
+pub(crate) struct ProxyTableFull;
 
 /// Every attached proxy. One that has not acknowledged yet counts as holding nothing.
 #[derive(Debug, Clone, Default)]
-pub struct ProxyTable {
+pub(crate) struct ProxyTable {
     proxies: BTreeMap<ProxyId, ProxyAck>,
     next: ProxyId,
 }
 
 impl ProxyTable {
     /// A proxy opened its stream.
-    pub fn attach(&mut self, name: &str, spiffe_id: &str) -> Result<ProxyId, ProxyTableFull> {
+    pub(crate) fn attach(
+        &mut self,
+        name: &str,
+        spiffe_id: &str,
+    ) -> Result<ProxyId, ProxyTableFull> {
         if self.proxies.len() >= limits::PROXIES_MAX {
             return Err(ProxyTableFull);
         }
@@ -60,7 +64,7 @@ impl ProxyTable {
     }
 
     /// A proxy acknowledged. Its name and identity stay what they were at attestation.
-    pub fn acknowledge(&mut self, proxy: ProxyId, ack: ProxyAck) {
+    pub(crate) fn acknowledge(&mut self, proxy: ProxyId, ack: ProxyAck) {
         if let Some(held) = self.proxies.get_mut(&proxy) {
             *held = ProxyAck {
                 name: std::mem::take(&mut held.name),
@@ -72,22 +76,23 @@ impl ProxyTable {
     }
 
     /// A proxy closed its stream, or its process ended.
-    pub fn detach(&mut self, proxy: ProxyId) {
+    pub(crate) fn detach(&mut self, proxy: ProxyId) {
         self.proxies.remove(&proxy);
     }
 
     /// What each proxy has acknowledged.
-    pub fn acks(&self) -> Vec<ProxyAck> {
+    pub(crate) fn acks(&self) -> Vec<ProxyAck> {
         self.proxies.values().cloned().collect()
     }
 
     /// What one proxy has acknowledged.
-    pub fn ack(&self, proxy: ProxyId) -> Option<&ProxyAck> {
+    #[cfg(test)]
+    pub(crate) fn ack(&self, proxy: ProxyId) -> Option<&ProxyAck> {
         self.proxies.get(&proxy)
     }
 
     /// The acknowledgement of agent and proxies together: the lowest of each number.
-    pub fn compose(&self, own: OwnAck) -> sync_request::Ack {
+    pub(crate) fn compose(&self, own: OwnAck) -> sync_request::Ack {
         let lowest = |own: u64, of: fn(&ProxyAck) -> u64| {
             self.proxies
                 .values()

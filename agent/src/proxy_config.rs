@@ -23,7 +23,7 @@ use crate::workload_api::session::{Gate, Session, peer_of};
 
 /// The service.
 #[derive(Debug, Clone)]
-pub struct ProxyConfigApi {
+pub(crate) struct ProxyConfigApi {
     /// Lets processes in.
     pub gate: Gate,
     /// Takes decisions.

@@ -10,7 +10,7 @@ use ravelin_proto::time::{Timestamp, Validity};
 
 /// What the plan needs to know of one SVID.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Tracked<'a> {
+pub(crate) struct Tracked<'a> {
     /// Its period.
     pub validity: Validity,
     /// Subject key id of the authority that signed it, lower-case hex.
@@ -21,7 +21,7 @@ pub struct Tracked<'a> {
 
 /// What is known of the authorities.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Authorities {
+pub(crate) struct Authorities {
     /// Signs X509-SVIDs now; empty when not known.
     pub active_x509: String,
     /// Signs JWT-SVIDs now; empty when not known.
@@ -36,7 +36,7 @@ pub struct Authorities {
 
 /// Why an SVID is renewed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// Nothing to hand out: there is none, or it has expired.
     Missing,
     /// Its authority is tainted, or gone from the bundle.
@@ -51,7 +51,7 @@ pub enum Reason {
 
 /// The plan for one SVID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Renewal {
+pub(crate) enum Renewal {
     /// Renew without delay.
     Now(Reason),
     /// Look again at this time.
@@ -59,14 +59,14 @@ pub enum Renewal {
 }
 
 /// Half of the life, less or more by up to a twentieth of the life.
-pub fn renew_at(validity: Validity, jitter: f64) -> Timestamp {
+pub(crate) fn renew_at(validity: Validity, jitter: f64) -> Timestamp {
     let lifetime = validity.lifetime();
     let share = 0.45 + 0.1 * jitter.clamp(0.0, 1.0);
     validity.not_before.plus(lifetime.mul_f64(share))
 }
 
 /// What to do with an SVID at `now`.
-pub fn plan(svid: &Tracked<'_>, authorities: &Authorities, now: Timestamp) -> Renewal {
+pub(crate) fn plan(svid: &Tracked<'_>, authorities: &Authorities, now: Timestamp) -> Renewal {
     if svid.validity.not_after <= now {
         return Renewal::Now(Reason::Missing);
     }
@@ -88,7 +88,7 @@ pub fn plan(svid: &Tracked<'_>, authorities: &Authorities, now: Timestamp) -> Re
 }
 
 /// Time to sleep until `at`, never longer than `longest`: a clock that jumps is noticed.
-pub fn pause_until(at: Option<Timestamp>, now: Timestamp, longest: Duration) -> Duration {
+pub(crate) fn pause_until(at: Option<Timestamp>, now: Timestamp, longest: Duration) -> Duration {
     at.map_or(longest, |at| at.since(now).min(longest))
 }
 

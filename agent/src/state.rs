@@ -22,7 +22,7 @@ use crate::storage::{StoredSvid, StoredSvids};
 
 /// Why a message of the CA is not taken into use.
 #[derive(Debug, thiserror::Error)]
-pub enum SyncRefusal {
+pub(crate) enum SyncRefusal {
     /// It cannot be read.
     #[error(transparent)]
     Malformed(#[from] ConvertError),
@@ -36,7 +36,7 @@ pub enum SyncRefusal {
 
 /// What a person is told about the agent.
 #[derive(Debug, Clone, Default)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// A sync stream is open and its first message is in use.
     pub is_synced: bool,
     /// When the last message of the CA came.
@@ -49,7 +49,7 @@ pub struct Progress {
 
 /// The agent's shared state.
 #[derive(Debug)]
-pub struct State {
+pub(crate) struct State {
     trust_domain: TrustDomain,
     clock: SharedClock,
     cache: Mutex<Cache>,
@@ -81,7 +81,7 @@ fn tick(sender: &watch::Sender<u64>) {
 
 impl State {
     /// An empty state.
-    pub fn new(trust_domain: TrustDomain, clock: SharedClock) -> Arc<Self> {
+    pub(crate) fn new(trust_domain: TrustDomain, clock: SharedClock) -> Arc<Self> {
         Arc::new(Self {
             cache: Mutex::new(Cache::new(trust_domain.clone())),
             trust_domain,
@@ -101,37 +101,37 @@ impl State {
     }
 
     /// The trust domain of this agent.
-    pub fn trust_domain(&self) -> &TrustDomain {
+    pub(crate) fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
     }
 
     /// The present moment.
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
     /// The clock.
-    pub fn clock(&self) -> &SharedClock {
+    pub(crate) fn clock(&self) -> &SharedClock {
         &self.clock
     }
 
     /// Looks at the cache.
-    pub fn with_cache<T>(&self, look: impl FnOnce(&Cache) -> T) -> T {
+    pub(crate) fn with_cache<T>(&self, look: impl FnOnce(&Cache) -> T) -> T {
         look(&lock(&self.cache))
     }
 
     /// Works on the cache of JWT-SVIDs.
-    pub fn with_jwts<T>(&self, work: impl FnOnce(&mut JwtCache) -> T) -> T {
+    pub(crate) fn with_jwts<T>(&self, work: impl FnOnce(&mut JwtCache) -> T) -> T {
         work(&mut lock(&self.jwts))
     }
 
     /// Looks at the mesh revisions held.
-    pub fn with_mesh<T>(&self, look: impl FnOnce(&MeshStore) -> T) -> T {
+    pub(crate) fn with_mesh<T>(&self, look: impl FnOnce(&MeshStore) -> T) -> T {
         look(&lock(&self.mesh))
     }
 
     /// Takes a message of the CA, or the snapshot from disk, into use: all of it or nothing.
-    pub fn apply(&self, response: SyncResponse) -> Result<(), SyncRefusal> {
+    pub(crate) fn apply(&self, response: SyncResponse) -> Result<(), SyncRefusal> {
         let (delta, mesh) = delta::from_pb(response)?;
         let touched = {
             let mut store = lock(&self.mesh);
@@ -178,20 +178,20 @@ impl State {
     }
 
     /// The whole state for the disk.
-    pub fn snapshot(&self) -> SyncResponse {
+    pub(crate) fn snapshot(&self) -> SyncResponse {
         let mesh = self.with_mesh(MeshStore::held);
         self.with_cache(|cache| delta::snapshot(cache, mesh.map(|mesh| mesh.as_ref().clone())))
     }
 
     /// The workloads' SVIDs for the disk.
-    pub fn stored_svids(&self) -> StoredSvids {
+    pub(crate) fn stored_svids(&self) -> StoredSvids {
         self.with_cache(|cache| StoredSvids {
             svids: cache.svids().map(|(id, svid)| stored(id, svid)).collect(),
         })
     }
 
     /// Takes the workloads' SVIDs back from disk.
-    pub fn restore_svids(&self, stored: StoredSvids) {
+    pub(crate) fn restore_svids(&self, stored: StoredSvids) {
         let now = self.now();
         let mut cache = lock(&self.cache);
         for kept in stored.svids {
@@ -205,18 +205,19 @@ impl State {
         }
     }
 
-    /// Keeps a new SVID of a workload.
-    pub fn store_svid(&self, entry_id: &str, svid: X509Svid) {
-        let touched = lock(&self.cache).store_svid(entry_id, svid);
-        if let Some(touched) = touched {
-            self.wake(&touched);
-            tick(&self.svids_tick);
-            tick(&self.ack_tick);
-        }
+    /// Keeps a new SVID of a workload; false when it may not be handed out (any more).
+    pub(crate) fn store_svid(&self, entry_id: &str, svid: X509Svid) -> bool {
+        let Some(touched) = lock(&self.cache).store_svid(entry_id, svid) else {
+            return false;
+        };
+        self.wake(&touched);
+        tick(&self.svids_tick);
+        tick(&self.ack_tick);
+        true
     }
 
     /// No SVID for this entry for now.
-    pub fn note_failure(
+    pub(crate) fn note_failure(
         &self,
         entry_id: &str,
         message: &str,
@@ -227,23 +228,22 @@ impl State {
     }
 
     /// The CA can be reached again: what failed may be tried at once.
-    pub fn clear_failures(&self) {
+    pub(crate) fn clear_failures(&self) {
         lock(&self.cache).clear_failures();
         self.issue_due.notify_one();
     }
 
-    /// Drops what has expired.
-    pub fn expire(&self) {
-        let touched = lock(&self.cache).expire(self.now());
-        if !touched.is_empty() {
+    /// Drops what has expired. Counts of live SVIDs may read differently from then on.
+    pub(crate) fn expire(&self) {
+        if let Some(touched) = lock(&self.cache).expire(self.now()) {
             self.wake(&touched);
             tick(&self.svids_tick);
-            tick(&self.ack_tick);
         }
+        tick(&self.ack_tick);
     }
 
     /// Opens a subscription; it ends when it is dropped.
-    pub fn subscribe(self: &Arc<Self>, selectors: BTreeSet<Selector>) -> Subscription {
+    pub(crate) fn subscribe(self: &Arc<Self>, selectors: BTreeSet<Selector>) -> Subscription {
         let id = lock(&self.cache).subscribe(selectors.clone(), self.now());
         let changed = Arc::new(Notify::new());
         lock(&self.wakers).insert(id, Arc::clone(&changed));
@@ -266,53 +266,57 @@ impl State {
     }
 
     /// The agent's own SVID.
-    pub fn own(&self) -> Option<Arc<X509Svid>> {
+    pub(crate) fn own(&self) -> Option<Arc<X509Svid>> {
         lock(&self.own).clone()
     }
 
     /// Takes a new SVID of the agent into use.
-    pub fn set_own(&self, svid: X509Svid) {
+    pub(crate) fn set_own(&self, svid: X509Svid) {
         *lock(&self.own) = Some(Arc::new(svid));
         tick(&self.own_tick);
         tick(&self.ack_tick);
     }
 
     /// What a person is told.
-    pub fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         lock(&self.progress).clone()
     }
 
     /// Changes what a person is told.
-    pub fn note(&self, change: impl FnOnce(&mut Progress)) {
+    pub(crate) fn note(&self, change: impl FnOnce(&mut Progress)) {
         change(&mut lock(&self.progress));
     }
 
     /// A proxy opened its stream.
-    pub fn attach_proxy(&self, name: &str, id: &SpiffeId) -> Result<ProxyId, ProxyTableFull> {
+    pub(crate) fn attach_proxy(
+        &self,
+        name: &str,
+        id: &SpiffeId,
+    ) -> Result<ProxyId, ProxyTableFull> {
         let proxy = lock(&self.proxies).attach(name, id.as_str())?;
         tick(&self.ack_tick);
         Ok(proxy)
     }
 
     /// A proxy acknowledged.
-    pub fn acknowledge_proxy(&self, proxy: ProxyId, ack: ProxyAck) {
+    pub(crate) fn acknowledge_proxy(&self, proxy: ProxyId, ack: ProxyAck) {
         lock(&self.proxies).acknowledge(proxy, ack);
         tick(&self.ack_tick);
     }
 
     /// A proxy is gone.
-    pub fn detach_proxy(&self, proxy: ProxyId) {
+    pub(crate) fn detach_proxy(&self, proxy: ProxyId) {
         lock(&self.proxies).detach(proxy);
         tick(&self.ack_tick);
     }
 
     /// What each proxy has acknowledged.
-    pub fn proxy_acks(&self) -> Vec<ProxyAck> {
+    pub(crate) fn proxy_acks(&self) -> Vec<ProxyAck> {
         lock(&self.proxies).acks()
     }
 
     /// The acknowledgement as it stands now.
-    pub fn compose_ack(&self) -> sync_request::Ack {
+    pub(crate) fn compose_ack(&self) -> sync_request::Ack {
         let now = self.now();
         let mut own = self.with_cache(|cache| OwnAck {
             revision: cache.revision(),
@@ -336,12 +340,12 @@ impl State {
 }
 
 /// False for a key that is being replaced: its tokens are not handed out while a reissue runs.
-pub fn is_jwt_key_current(authorities: &Authorities, key_id: &str) -> bool {
+pub(crate) fn is_jwt_key_current(authorities: &Authorities, key_id: &str) -> bool {
     !authorities.is_reissue || authorities.active_jwt.is_empty() || authorities.active_jwt == key_id
 }
 
 /// An SVID as it lies on disk.
-pub fn stored(entry_id: &str, svid: &X509Svid) -> StoredSvid {
+pub(crate) fn stored(entry_id: &str, svid: &X509Svid) -> StoredSvid {
     StoredSvid {
         entry_id: entry_id.to_owned(),
         chain: svid.chain.clone(),
@@ -352,7 +356,7 @@ pub fn stored(entry_id: &str, svid: &X509Svid) -> StoredSvid {
 }
 
 /// An SVID back from disk.
-pub fn read_stored(stored: &StoredSvid) -> Result<X509Svid, crate::cache::SvidError> {
+pub(crate) fn read_stored(stored: &StoredSvid) -> Result<X509Svid, crate::cache::SvidError> {
     X509Svid::parse(
         stored.chain.clone(),
         ravelin_proto::secret::Secret::new(stored.key.clone()),
@@ -375,7 +379,7 @@ fn mesh_digest(files: &[MeshFile]) -> String {
 
 /// One open stream's place in the cache.
 #[derive(Debug)]
-pub struct Subscription {
+pub(crate) struct Subscription {
     state: Arc<State>,
     id: SubscriberId,
     selectors: BTreeSet<Selector>,
@@ -384,19 +388,19 @@ pub struct Subscription {
 
 impl Subscription {
     /// What the process may see now.
-    pub fn view(&self) -> WorkloadView {
+    pub(crate) fn view(&self) -> WorkloadView {
         let now = self.state.now();
         self.state
             .with_cache(|cache| cache.view(&self.selectors, now))
     }
 
     /// The selectors that it was opened with.
-    pub fn selectors(&self) -> &BTreeSet<Selector> {
+    pub(crate) fn selectors(&self) -> &BTreeSet<Selector> {
         &self.selectors
     }
 
     /// Returns when the view may have changed since the last call. Cancel-safe.
-    pub async fn changed(&self) {
+    pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 }

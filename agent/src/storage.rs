@@ -51,7 +51,7 @@ pub enum StorageError {
 /// An SVID with its key, as it lies on disk.
 #[derive(Clone, PartialEq, prost::Message)]
 #[prost(skip_debug)]
-pub struct StoredSvid {
+pub(crate) struct StoredSvid {
     /// Entry id; empty for the agent's own.
     #[prost(string, tag = "1")]
     pub entry_id: String,
@@ -85,7 +85,7 @@ impl Drop for StoredSvid {
 
 /// The workloads' SVIDs, as they lie on disk.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct StoredSvids {
+pub(crate) struct StoredSvids {
     /// One for each entry that has one.
     #[prost(message, repeated, tag = "1")]
     pub svids: Vec<StoredSvid>,
@@ -93,7 +93,7 @@ pub struct StoredSvids {
 
 /// The data folder of one agent, locked.
 #[derive(Debug)]
-pub struct Storage {
+pub(crate) struct Storage {
     folder: PathBuf,
     _lock: FolderLock,
 }
@@ -118,7 +118,7 @@ impl Part {
 
 impl Storage {
     /// Makes the folder private and locks it.
-    pub fn open(folder: &Path) -> Result<Self, StorageError> {
+    pub(crate) fn open(folder: &Path) -> Result<Self, StorageError> {
         let failed = |source: io::Error| StorageError::Folder {
             path: folder.to_owned(),
             source,
@@ -135,37 +135,37 @@ impl Storage {
     }
 
     /// The folder.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// The agent's own SVID.
-    pub fn load_node(&self) -> Option<StoredSvid> {
+    pub(crate) fn load_node(&self) -> Option<StoredSvid> {
         self.load(Part::Node)
     }
 
     /// The last snapshot.
-    pub fn load_sync(&self) -> Option<SyncResponse> {
+    pub(crate) fn load_sync(&self) -> Option<SyncResponse> {
         self.load(Part::Sync)
     }
 
     /// The workloads' SVIDs.
-    pub fn load_svids(&self) -> StoredSvids {
+    pub(crate) fn load_svids(&self) -> StoredSvids {
         self.load(Part::Svids).unwrap_or_default()
     }
 
     /// Keeps the agent's own SVID.
-    pub fn save_node(&self, svid: &StoredSvid) -> Result<(), StorageError> {
+    pub(crate) fn save_node(&self, svid: &StoredSvid) -> Result<(), StorageError> {
         self.save(Part::Node, svid)
     }
 
     /// Keeps the whole state of the sync stream.
-    pub fn save_sync(&self, snapshot: &SyncResponse) -> Result<(), StorageError> {
+    pub(crate) fn save_sync(&self, snapshot: &SyncResponse) -> Result<(), StorageError> {
         self.save(Part::Sync, snapshot)
     }
 
     /// Keeps the workloads' SVIDs.
-    pub fn save_svids(&self, svids: &StoredSvids) -> Result<(), StorageError> {
+    pub(crate) fn save_svids(&self, svids: &StoredSvids) -> Result<(), StorageError> {
         self.save(Part::Svids, svids)
     }
 

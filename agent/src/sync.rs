@@ -3,6 +3,7 @@
 //! A change is in use and on disk before it is acknowledged. A message that is refused leaves the
 //! last good state in place, is named in the acknowledgement, and is asked for again as a snapshot.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ravelin_proto::pb::ravelin::v1::{
@@ -26,7 +27,7 @@ const ACKS_WAITING: usize = 4;
 
 /// The task that keeps the sync stream.
 #[derive(Debug)]
-pub struct SyncTask {
+pub(crate) struct SyncTask {
     /// Shared state.
     pub state: Arc<State>,
     /// The way to the CA.
@@ -46,6 +47,8 @@ enum SyncEnd {
     Closed,
     #[error("the agent's own SVID changed")]
     OwnChanged,
+    #[error("an authority is not trusted any more")]
+    AuthorityGone,
     #[error("the agent ends")]
     Drained,
 }
@@ -56,11 +59,13 @@ struct Stream {
     acks: watch::Receiver<u64>,
     own: watch::Receiver<u64>,
     last_ack: Option<sync_request::Ack>,
+    /// Authorities that were trusted when the server was verified.
+    trusted: BTreeSet<String>,
 }
 
 impl SyncTask {
     /// Runs until the drain.
-    pub async fn run(self, drain: Drain) {
+    pub(crate) async fn run(self, drain: Drain) {
         let mut backoff = Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_MAX);
         let mut own = self.state.own_tick.subscribe();
         let mut is_snapshot_wanted = false;
@@ -69,7 +74,10 @@ impl SyncTask {
             let end = self.stream(is_snapshot_wanted, &drain, &mut backoff).await;
             self.state.note(|progress| progress.is_synced = false);
             is_snapshot_wanted = matches!(end, SyncEnd::Refused(_));
-            if matches!(end, SyncEnd::Drained | SyncEnd::OwnChanged) {
+            if matches!(
+                end,
+                SyncEnd::Drained | SyncEnd::OwnChanged | SyncEnd::AuthorityGone
+            ) {
                 continue;
             }
             let is_waiting_for_node = matches!(
@@ -148,6 +156,7 @@ impl SyncTask {
             acks,
             own,
             last_ack: None,
+            trusted: self.trusted(),
         })
     }
 
@@ -156,7 +165,8 @@ impl SyncTask {
             stream.answers.message().await.map_err(refused)
         })
         .await?;
-        self.take(answer.ok_or(SyncEnd::Closed)?, stream)?;
+        self.take(answer.ok_or(SyncEnd::Closed)?, stream).await?;
+        stream.trusted = self.trusted();
         self.acknowledge(stream).await
     }
 
@@ -166,8 +176,13 @@ impl SyncTask {
         tokio::select! {
             answer = stream.answers.message() => {
                 let answer = answer.map_err(refused)?.ok_or(SyncEnd::Closed)?;
-                self.take(answer, stream)?;
-                self.acknowledge(stream).await
+                self.take(answer, stream).await?;
+                self.acknowledge(stream).await?;
+                // The server was verified by an authority that may be the one that is gone.
+                if stream.trusted.is_subset(&self.trusted()) {
+                    return Ok(());
+                }
+                Err(SyncEnd::AuthorityGone)
             }
             _ = stream.acks.changed() => self.acknowledge(stream).await,
             _ = stream.own.changed() => {
@@ -178,7 +193,12 @@ impl SyncTask {
         }
     }
 
-    fn take(&self, answer: SyncResponse, stream: &Stream) -> Result<(), SyncEnd> {
+    fn trusted(&self) -> BTreeSet<String> {
+        self.state
+            .with_cache(|cache| cache.authorities().trusted_x509.clone())
+    }
+
+    async fn take(&self, answer: SyncResponse, stream: &Stream) -> Result<(), SyncEnd> {
         let revision = answer.revision;
         if let Err(refusal) = self.state.apply(answer) {
             tracing::error!(revision, error = %refusal, "refusing a message of the CA; the last good state stays");
@@ -197,7 +217,9 @@ impl SyncTask {
             progress.last_error.clear();
             progress.refusal.clear();
         });
-        if let Err(error) = self.storage.save_sync(&self.state.snapshot()) {
+        let (state, storage) = (Arc::clone(&self.state), Arc::clone(&self.storage));
+        let saved = tokio::task::spawn_blocking(move || storage.save_sync(&state.snapshot()));
+        if let Ok(Err(error)) = saved.await {
             tracing::error!(%error, "a restart without the CA would serve an older state");
             let text = error.to_string();
             self.state.note(|progress| progress.last_error = text);

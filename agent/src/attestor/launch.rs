@@ -12,7 +12,7 @@ use crate::limits;
 
 /// One registered process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ProcessKey {
+pub(crate) struct ProcessKey {
     /// Its number.
     pub pid: i32,
     /// Field 22 of `/proc/PID/stat`.
@@ -21,7 +21,7 @@ pub struct ProcessKey {
 
 /// Why a process is not registered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LaunchError {
+pub(crate) enum LaunchError {
     /// Empty, too long, or with a control character.
     #[error(
         "a launch name has 1 to {} characters and no control character",
@@ -38,7 +38,7 @@ pub enum LaunchError {
 
 /// Every registered process.
 #[derive(Debug)]
-pub struct LaunchTable {
+pub(crate) struct LaunchTable {
     names: Mutex<BTreeMap<ProcessKey, (String, u32)>>,
     tick: watch::Sender<u64>,
 }
@@ -54,7 +54,7 @@ impl Default for LaunchTable {
 
 impl LaunchTable {
     /// Registers a process. The same name twice counts twice, for a launcher that connects again.
-    pub fn register(&self, process: ProcessKey, name: &str) -> Result<(), LaunchError> {
+    pub(crate) fn register(&self, process: ProcessKey, name: &str) -> Result<(), LaunchError> {
         let is_name = name.len() <= limits::LAUNCH_NAME_BYTES_MAX
             && Selector::new("launch", &format!("name:{name}")).is_ok()
             && !name.is_empty();
@@ -78,7 +78,7 @@ impl LaunchTable {
     }
 
     /// Takes one registration back.
-    pub fn remove(&self, process: ProcessKey) {
+    pub(crate) fn remove(&self, process: ProcessKey) {
         {
             let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((_, count)) = names.get_mut(&process) {
@@ -92,7 +92,7 @@ impl LaunchTable {
     }
 
     /// The selector of a process: its name, or that it has none.
-    pub fn selector(&self, process: ProcessKey) -> Option<Selector> {
+    pub(crate) fn selector(&self, process: ProcessKey) -> Option<Selector> {
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         match names.get(&process) {
             Some((name, _)) => Selector::new("launch", &format!("name:{name}")).ok(),
@@ -101,7 +101,7 @@ impl LaunchTable {
     }
 
     /// Ticks at each change: streams attest their process again.
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.tick.subscribe()
     }
 }

@@ -4,7 +4,7 @@
 //! is read and the executable opened; then the pidfd is polled. A peer that still lives at that
 //! moment is the process that was read about: its number cannot have been given to another.
 
-pub mod launch;
+pub(crate) mod launch;
 mod unix;
 
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ use unix::{Accounts, HashCache};
 
 /// Why a process has no attested facts.
 #[derive(Debug, thiserror::Error)]
-pub enum AttestError {
+pub(crate) enum AttestError {
     /// It ended; what was read may belong to another process.
     #[error("the process has ended")]
     PeerGone,
@@ -41,14 +41,14 @@ pub enum AttestError {
 
 /// Attests processes.
 #[derive(Debug)]
-pub struct Attestor {
+pub(crate) struct Attestor {
     launches: Arc<LaunchTable>,
     hashes: HashCache,
 }
 
 impl Attestor {
     /// An attestor that believes this table of launched processes.
-    pub fn new(launches: Arc<LaunchTable>) -> Self {
+    pub(crate) fn new(launches: Arc<LaunchTable>) -> Self {
         Self {
             launches,
             hashes: HashCache::default(),
@@ -56,7 +56,7 @@ impl Attestor {
     }
 
     /// The selectors of the process behind a connection. Reads files: not for an async thread.
-    pub fn attest(
+    pub(crate) fn attest(
         &self,
         peer: &PeerProcess,
         wants_hash: bool,
@@ -75,7 +75,7 @@ impl Attestor {
     }
 
     /// The selectors that a process has now, for an operator's question; nothing is granted by it.
-    pub fn explain(&self, pid: i32) -> Result<BTreeSet<Selector>, AttestError> {
+    pub(crate) fn explain(&self, pid: i32) -> Result<BTreeSet<Selector>, AttestError> {
         Ok(self.read(pid, true)?.1)
     }
 

@@ -16,7 +16,7 @@ use crate::limits;
 
 /// What `/proc/PID/status` says of the process's credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
+pub(super) struct Status {
     /// Effective user.
     pub uid: u32,
     /// Effective group.
@@ -26,7 +26,7 @@ pub struct Status {
 }
 
 /// Reads the credentials out of the text of `/proc/PID/status`; `None` when a line is missing.
-pub fn parse_status(text: &str) -> Option<Status> {
+pub(super) fn parse_status(text: &str) -> Option<Status> {
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
     // Real, effective, saved, file system.
     let effective = |line: &str| line.split_ascii_whitespace().nth(1)?.parse().ok();
@@ -42,7 +42,7 @@ pub fn parse_status(text: &str) -> Option<Status> {
 }
 
 /// The selectors of these credentials, with names where the accounts files have them.
-pub fn credential_selectors(status: &Status, accounts: &Accounts) -> BTreeSet<Selector> {
+pub(super) fn credential_selectors(status: &Status, accounts: &Accounts) -> BTreeSet<Selector> {
     let mut facts = vec![format!("uid:{}", status.uid), format!("gid:{}", status.gid)];
     facts.extend(
         accounts
@@ -72,7 +72,7 @@ pub fn credential_selectors(status: &Status, accounts: &Accounts) -> BTreeSet<Se
 }
 
 /// The selector of an executable's path; `None` for a path that is not text or that was replaced.
-pub fn path_selector(path: &Path) -> Option<Selector> {
+pub(super) fn path_selector(path: &Path) -> Option<Selector> {
     let text = std::str::from_utf8(path.as_os_str().as_bytes()).ok()?;
     if text.ends_with(" (deleted)") {
         return None;
@@ -82,14 +82,14 @@ pub fn path_selector(path: &Path) -> Option<Selector> {
 
 /// Names of users and groups on this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Accounts {
+pub(super) struct Accounts {
     users: BTreeMap<u32, String>,
     groups: BTreeMap<u32, String>,
 }
 
 impl Accounts {
     /// Reads `/etc/passwd` and `/etc/group`; what is missing has no names.
-    pub fn read() -> Self {
+    pub(super) fn read() -> Self {
         let text = |path| read_bounded(path, limits::ACCOUNTS_BYTES_MAX).unwrap_or_default();
         Self {
             users: parse_accounts(&text("/etc/passwd")),
@@ -114,7 +114,7 @@ fn parse_accounts(text: &str) -> BTreeMap<u32, String> {
 }
 
 /// Reads a text file, at most `bytes_max` of it.
-pub fn read_bounded(path: &str, bytes_max: u64) -> io::Result<String> {
+pub(super) fn read_bounded(path: &str, bytes_max: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?.take(bytes_max).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -132,13 +132,13 @@ struct FileKey {
 
 /// Hashes of executables, remembered while the file is the same.
 #[derive(Debug, Default)]
-pub struct HashCache {
+pub(super) struct HashCache {
     hashes: Mutex<(BTreeMap<FileKey, String>, VecDeque<FileKey>)>,
 }
 
 impl HashCache {
     /// The SHA-256 of an opened executable in lower-case hex; `None` when it is too large.
-    pub fn sha256(&self, executable: &mut File) -> io::Result<Option<String>> {
+    pub(super) fn sha256(&self, executable: &mut File) -> io::Result<Option<String>> {
         let metadata = executable.metadata()?;
         let key = FileKey {
             device: metadata.dev(),
@@ -261,7 +261,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("exe");
         let cache = HashCache::default();
-        let mut hash = |content: &str| {
+        let hash = |content: &str| {
             std::fs::write(&path, content).unwrap();
             cache
                 .sha256(&mut File::open(&path).unwrap())

@@ -11,7 +11,7 @@ use crate::limits;
 
 /// Names one cached token.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct JwtKey {
+pub(crate) struct JwtKey {
     /// The entry that it was signed for.
     pub entry_id: String,
     /// Every audience in it.
@@ -20,7 +20,7 @@ pub struct JwtKey {
 
 /// One JWT-SVID.
 #[derive(Clone, PartialEq, Eq)]
-pub struct JwtToken {
+pub(crate) struct JwtToken {
     /// The compact JWS.
     pub token: String,
     /// Its subject.
@@ -45,33 +45,38 @@ impl std::fmt::Debug for JwtToken {
 
 impl JwtToken {
     /// Worth handing out: less than half of its life has passed.
-    pub fn is_fresh(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
         let lifetime = self.expires_at.since(self.issued_at);
         now < self.issued_at.plus(lifetime / 2)
     }
 
     /// Still good enough to hand out while the CA is away.
-    pub fn is_usable(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_usable(&self, now: Timestamp) -> bool {
         now.plus(limits::JWT_REMAINING_MIN) < self.expires_at
     }
 }
 
 /// The cache of JWT-SVIDs.
 #[derive(Debug, Clone, Default)]
-pub struct JwtCache {
+pub(crate) struct JwtCache {
     tokens: BTreeMap<JwtKey, JwtToken>,
 }
 
 impl JwtCache {
     /// The token for this entry and these audiences, while it may be handed out.
-    pub fn token(&self, key: &JwtKey, spiffe_id: &SpiffeId, now: Timestamp) -> Option<&JwtToken> {
+    pub(crate) fn token(
+        &self,
+        key: &JwtKey,
+        spiffe_id: &SpiffeId,
+        now: Timestamp,
+    ) -> Option<&JwtToken> {
         self.tokens
             .get(key)
             .filter(|token| token.spiffe_id == *spiffe_id && token.is_usable(now))
     }
 
     /// Keeps a token; when full, what expires first makes room.
-    pub fn store(&mut self, key: JwtKey, token: JwtToken, now: Timestamp) {
+    pub(crate) fn store(&mut self, key: JwtKey, token: JwtToken, now: Timestamp) {
         self.tokens.retain(|_, token| now < token.expires_at);
         while self.tokens.len() >= limits::JWT_SVIDS_MAX {
             let first = self
@@ -88,7 +93,7 @@ impl JwtCache {
     }
 
     /// Keeps only tokens of entries that `is_kept` and of keys that `is_trusted`.
-    pub fn retain(
+    pub(crate) fn retain(
         &mut self,
         is_kept: impl Fn(&str, &SpiffeId) -> bool,
         is_trusted: impl Fn(&str) -> bool,
@@ -99,7 +104,7 @@ impl JwtCache {
     }
 
     /// Live tokens per key id.
-    pub fn by_authority(&self, now: Timestamp) -> BTreeMap<String, u32> {
+    pub(crate) fn by_authority(&self, now: Timestamp) -> BTreeMap<String, u32> {
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
         for token in self.tokens.values().filter(|token| now < token.expires_at) {
             let count = counts.entry(token.key_id.clone()).or_default();
@@ -109,13 +114,9 @@ impl JwtCache {
     }
 
     /// Number of tokens.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.tokens.len()
-    }
-
-    /// True without any token.
-    pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
     }
 }
 
@@ -190,6 +191,6 @@ mod tests {
         cache.retain(|_, _| true, |key_id| key_id == "other");
         assert_eq!(cache.len(), 1);
         cache.retain(|entry, _| entry != "new", |_| true);
-        assert!(cache.is_empty());
+        assert_eq!(cache.len(), 0);
     }
 }

@@ -20,19 +20,19 @@ use ravelin_proto::selector::{Selector, is_subset};
 use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
 use ravelin_proto::time::Timestamp;
 
-pub use jwt::{JwtCache, JwtKey, JwtToken};
-pub use plan::Due;
-pub use svid::{SvidError, X509Svid};
-pub use view::{Identity, WorkloadView};
+pub(crate) use jwt::{JwtCache, JwtKey, JwtToken};
+pub(crate) use plan::Due;
+pub(crate) use svid::{SvidError, X509Svid};
+pub(crate) use view::{Identity, WorkloadView};
 
 use crate::renewal::Authorities;
 
 /// Names one open stream.
-pub type SubscriberId = u64;
+pub(crate) type SubscriberId = u64;
 
 /// What one message of the sync stream changes.
 #[derive(Debug, Clone, Default)]
-pub struct Delta {
+pub(crate) struct Delta {
     /// Revision after it.
     pub revision: u64,
     /// Forget all entries first.
@@ -53,7 +53,7 @@ pub struct Delta {
 
 /// Which authorities sign now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AuthorityChange {
+pub(crate) struct AuthorityChange {
     /// Subject key id.
     pub active_x509: String,
     /// Key id.
@@ -66,7 +66,7 @@ pub struct AuthorityChange {
 
 /// Why a delta is not taken into use.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DeltaRefusal {
+pub(crate) enum DeltaRefusal {
     /// More entries than the agent keeps.
     #[error("more than {} entries for this agent", crate::limits::ENTRIES_MAX)]
     TooManyEntries,
@@ -98,7 +98,7 @@ struct Failure {
 
 /// The pure core of the agent.
 #[derive(Debug, Clone)]
-pub struct Cache {
+pub(crate) struct Cache {
     trust_domain: TrustDomain,
     revision: u64,
     slots: BTreeMap<String, Slot>,
@@ -114,7 +114,7 @@ pub struct Cache {
 
 impl Cache {
     /// An empty cache of one trust domain.
-    pub fn new(trust_domain: TrustDomain) -> Self {
+    pub(crate) fn new(trust_domain: TrustDomain) -> Self {
         Self {
             trust_domain,
             revision: 0,
@@ -130,7 +130,7 @@ impl Cache {
     }
 
     /// Takes a message of the CA (or the stored snapshot) into use. Returns whom it concerns.
-    pub fn apply(
+    pub(crate) fn apply(
         &mut self,
         delta: Delta,
         now: Timestamp,
@@ -217,7 +217,7 @@ impl Cache {
         let matching: BTreeSet<SubscriberId> = self
             .subscribers
             .iter()
-            .filter(|(_, selectors)| is_subset(&entry.selectors, selectors))
+            .filter(|(_, selectors)| is_served(&entry, selectors))
             .map(|(id, _)| *id)
             .collect();
         touched.extend(&matching);
@@ -267,7 +267,11 @@ impl Cache {
     }
 
     /// Opens a subscription for a process with these selectors; its identities count as used.
-    pub fn subscribe(&mut self, selectors: BTreeSet<Selector>, now: Timestamp) -> SubscriberId {
+    pub(crate) fn subscribe(
+        &mut self,
+        selectors: BTreeSet<Selector>,
+        now: Timestamp,
+    ) -> SubscriberId {
         self.next_subscriber = self.next_subscriber.wrapping_add(1);
         let subscriber = self.next_subscriber;
         for id in self.matching_ids(&selectors) {
@@ -281,7 +285,7 @@ impl Cache {
     }
 
     /// Ends a subscription.
-    pub fn unsubscribe(&mut self, subscriber: SubscriberId, now: Timestamp) {
+    pub(crate) fn unsubscribe(&mut self, subscriber: SubscriberId, now: Timestamp) {
         let Some(selectors) = self.subscribers.remove(&subscriber) else {
             return;
         };
@@ -294,7 +298,11 @@ impl Cache {
     }
 
     /// Keeps a new SVID; `None` when the entry is gone or means another identity by now.
-    pub fn store_svid(&mut self, entry_id: &str, svid: X509Svid) -> Option<BTreeSet<SubscriberId>> {
+    pub(crate) fn store_svid(
+        &mut self,
+        entry_id: &str,
+        svid: X509Svid,
+    ) -> Option<BTreeSet<SubscriberId>> {
         let slot = self.slots.get_mut(entry_id)?;
         if slot.entry.spiffe_id != svid.spiffe_id || is_denied(&self.denylist, &svid) {
             return None;
@@ -305,7 +313,7 @@ impl Cache {
     }
 
     /// Takes an SVID back from disk; it counts as used from then.
-    pub fn restore_svid(&mut self, entry_id: &str, svid: X509Svid) {
+    pub(crate) fn restore_svid(&mut self, entry_id: &str, svid: X509Svid) {
         let used_at = svid.issued_at;
         if self.store_svid(entry_id, svid).is_some()
             && let Some(slot) = self.slots.get_mut(entry_id)
@@ -315,7 +323,7 @@ impl Cache {
     }
 
     /// The CA (or the way to it) did not give an SVID for this entry: try again at `retry_at`.
-    pub fn note_failure(
+    pub(crate) fn note_failure(
         &mut self,
         entry_id: &str,
         message: &str,
@@ -335,19 +343,21 @@ impl Cache {
     }
 
     /// Forgets pauses: the way to the CA is open again.
-    pub fn clear_failures(&mut self) {
+    pub(crate) fn clear_failures(&mut self) {
         for slot in self.slots.values_mut() {
             slot.failure = None;
         }
     }
 
-    /// Drops SVIDs that have expired.
-    pub fn expire(&mut self, now: Timestamp) -> BTreeSet<SubscriberId> {
-        let mut touched = BTreeSet::new();
+    /// Drops SVIDs that have expired; `None` when there was none.
+    pub(crate) fn expire(&mut self, now: Timestamp) -> Option<BTreeSet<SubscriberId>> {
+        let mut touched = None;
         for slot in self.slots.values_mut() {
             if slot.svid.as_ref().is_some_and(|svid| !svid.is_live(now)) {
                 slot.svid = None;
-                touched.extend(&slot.subscribers);
+                touched
+                    .get_or_insert_with(BTreeSet::new)
+                    .extend(&slot.subscribers);
             }
         }
         touched
@@ -361,61 +371,56 @@ impl Cache {
             .filter(|id| {
                 self.slots
                     .get(*id)
-                    .is_some_and(|slot| is_subset(&slot.entry.selectors, selectors))
+                    .is_some_and(|slot| is_served(&slot.entry, selectors))
             })
             .cloned()
             .collect()
     }
 
     /// Last change-log revision.
-    pub fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
 
     /// The own trust bundle, once known.
-    pub fn bundle(&self) -> Option<Arc<Bundle>> {
+    pub(crate) fn bundle(&self) -> Option<Arc<Bundle>> {
         self.bundle.clone()
     }
 
     /// Foreign bundles.
-    pub fn federated(&self) -> &BTreeMap<TrustDomain, Arc<Bundle>> {
+    pub(crate) fn federated(&self) -> &BTreeMap<TrustDomain, Arc<Bundle>> {
         &self.federated
     }
 
     /// Sequence number of the own bundle; 0 without one.
-    pub fn bundle_sequence(&self) -> u64 {
+    pub(crate) fn bundle_sequence(&self) -> u64 {
         self.bundle.as_ref().map_or(0, |bundle| bundle.sequence)
     }
 
     /// The deny-list.
-    pub fn denylist(&self) -> Arc<Denylist> {
+    pub(crate) fn denylist(&self) -> Arc<Denylist> {
         Arc::clone(&self.denylist)
     }
 
     /// What is known of the authorities.
-    pub fn authorities(&self) -> &Authorities {
+    pub(crate) fn authorities(&self) -> &Authorities {
         &self.authorities
     }
 
     /// Every entry.
-    pub fn entries(&self) -> impl Iterator<Item = &Arc<RegistrationEntry>> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Arc<RegistrationEntry>> {
         self.slots.values().map(|slot| &slot.entry)
     }
 
-    /// One entry by id.
-    pub fn entry(&self, id: &str) -> Option<Arc<RegistrationEntry>> {
-        self.slots.get(id).map(|slot| Arc::clone(&slot.entry))
-    }
-
     /// Every SVID with its entry's id.
-    pub fn svids(&self) -> impl Iterator<Item = (&String, &Arc<X509Svid>)> {
+    pub(crate) fn svids(&self) -> impl Iterator<Item = (&String, &Arc<X509Svid>)> {
         self.slots
             .iter()
             .filter_map(|(id, slot)| slot.svid.as_ref().map(|svid| (id, svid)))
     }
 
     /// Live SVIDs per authority.
-    pub fn svids_by_authority(&self, now: Timestamp) -> BTreeMap<String, u32> {
+    pub(crate) fn svids_by_authority(&self, now: Timestamp) -> BTreeMap<String, u32> {
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
         for (_, svid) in self.svids().filter(|(_, svid)| svid.is_live(now)) {
             let count = counts.entry(svid.authority_id.clone()).or_default();
@@ -425,13 +430,18 @@ impl Cache {
     }
 
     /// True when an entry asks for the hash of an executable, which is dear to compute.
-    pub fn needs_hashes(&self) -> bool {
+    pub(crate) fn needs_hashes(&self) -> bool {
         self.entries().any(|entry| {
             entry.selectors.iter().any(|selector| {
                 selector.kind() == "unix" && selector.value().starts_with("sha256:")
             })
         })
     }
+}
+
+/// True when the process may have this identity; one that is kept for a store is not served.
+fn is_served(entry: &RegistrationEntry, selectors: &BTreeSet<Selector>) -> bool {
+    !entry.store_svid && is_subset(&entry.selectors, selectors)
 }
 
 /// Subject key ids of the X.509 authorities that may still be trusted.
@@ -445,7 +455,7 @@ fn trusted_ids(bundle: &Bundle) -> BTreeSet<String> {
 }
 
 /// True when the deny-list names this SVID by serial, or by its identity and time of issue.
-pub fn is_denied(denylist: &Denylist, svid: &X509Svid) -> bool {
+pub(crate) fn is_denied(denylist: &Denylist, svid: &X509Svid) -> bool {
     denylist.entries.iter().any(|entry| match &entry.subject {
         Some(Subject::Serial(serial)) => *serial == svid.serial,
         Some(Subject::SpiffeId(id)) => {

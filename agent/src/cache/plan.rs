@@ -11,7 +11,7 @@ use crate::renewal::{self, Reason, Renewal};
 
 /// One SVID to ask for.
 #[derive(Debug, Clone)]
-pub struct Due {
+pub(crate) struct Due {
     /// For this entry.
     pub entry: Arc<RegistrationEntry>,
     /// Why.
@@ -20,7 +20,7 @@ pub struct Due {
 
 /// What to ask for now, the most urgent first, and when to look again.
 #[derive(Debug, Clone, Default)]
-pub struct IssuePlan {
+pub(crate) struct IssuePlan {
     /// Ask for these.
     pub due: Vec<Due>,
     /// Next moment at which something becomes due; `None` when only a change can do that.
@@ -29,7 +29,7 @@ pub struct IssuePlan {
 
 impl Cache {
     /// The plan at `now`: only identities that a process here uses or used lately.
-    pub fn issue_plan(&self, now: Timestamp) -> IssuePlan {
+    pub(crate) fn issue_plan(&self, now: Timestamp) -> IssuePlan {
         let mut plan = IssuePlan::default();
         for slot in self.slots.values().filter(|slot| is_wanted(slot, now)) {
             match self.renewal_of(slot, now) {
@@ -37,7 +37,7 @@ impl Cache {
                     entry: Arc::clone(&slot.entry),
                     reason,
                 }),
-                Renewal::At(at) => plan.wake_at = earliest(plan.wake_at, at),
+                Renewal::At(at) => plan.wake_at = Some(earliest(plan.wake_at, at)),
             }
         }
         plan.due.sort_by_key(|due| due.reason);
@@ -51,7 +51,7 @@ impl Cache {
                 Renewal::At(_) if svid.entry_revision != slot.entry.revision => {
                     Renewal::Now(Reason::EntryChanged)
                 }
-                renewal => renewal,
+                renewal @ (Renewal::Now(_) | Renewal::At(_)) => renewal,
             },
         };
         match (&slot.failure, wanted) {
@@ -70,6 +70,6 @@ fn is_wanted(slot: &Slot, now: Timestamp) -> bool {
             .is_some_and(|used_at| now.since(used_at) < limits::UNUSED_MAX)
 }
 
-fn earliest(known: Option<Timestamp>, at: Timestamp) -> Option<Timestamp> {
-    Some(known.map_or(at, |known| known.min(at)))
+fn earliest(known: Option<Timestamp>, at: Timestamp) -> Timestamp {
+    known.map_or(at, |known| known.min(at))
 }

@@ -9,7 +9,7 @@ use crate::renewal::Tracked;
 
 /// Why a chain from the CA or from disk is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SvidError {
+pub(crate) enum SvidError {
     /// No certificate at all.
     #[error("the chain is empty")]
     ChainEmpty,
@@ -28,7 +28,7 @@ pub enum SvidError {
 
 /// An X509-SVID that this agent holds for a workload or for itself.
 #[derive(Debug, Clone)]
-pub struct X509Svid {
+pub(crate) struct X509Svid {
     /// The identity in the leaf.
     pub spiffe_id: SpiffeId,
     /// DER certificates, leaf first.
@@ -51,7 +51,7 @@ pub struct X509Svid {
 
 impl X509Svid {
     /// Reads the leaf and keeps what the agent decides by.
-    pub fn parse(
+    pub(crate) fn parse(
         chain: Vec<Vec<u8>>,
         key: Secret<Vec<u8>>,
         entry_revision: u64,
@@ -72,7 +72,7 @@ impl X509Svid {
     }
 
     /// Refuses an SVID for another identity than `want`.
-    pub fn expect_id(self, want: &SpiffeId) -> Result<Self, SvidError> {
+    pub(crate) fn expect_id(self, want: &SpiffeId) -> Result<Self, SvidError> {
         if &self.spiffe_id == want {
             return Ok(self);
         }
@@ -83,17 +83,17 @@ impl X509Svid {
     }
 
     /// The chain as the Workload API carries it: DER, concatenated, leaf first.
-    pub fn chain_der(&self) -> Vec<u8> {
+    pub(crate) fn chain_der(&self) -> Vec<u8> {
         self.chain.concat()
     }
 
     /// True until the leaf has expired.
-    pub fn is_live(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_live(&self, now: Timestamp) -> bool {
         now < self.validity.not_after
     }
 
     /// What the renewal plan decides by.
-    pub fn tracked(&self) -> Tracked<'_> {
+    pub(crate) fn tracked(&self) -> Tracked<'_> {
         Tracked {
             validity: self.validity,
             authority_id: &self.authority_id,

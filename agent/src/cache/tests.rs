@@ -134,6 +134,21 @@ fn threat_10_a_process_never_sees_the_svid_of_another_entry() {
 }
 
 #[test]
+fn an_identity_that_is_kept_for_a_store_is_not_served_to_a_process() {
+    let mut stored = entry("e", "x", &["unix:uid:1"]);
+    stored.store_svid = true;
+    let mut cache = cache_with(vec![stored]);
+    cache.subscribe(selectors(&["unix:uid:1"]), at(0));
+    assert!(
+        cache
+            .view(&selectors(&["unix:uid:1"]), at(0))
+            .identities
+            .is_empty()
+    );
+    assert!(cache.issue_plan(at(0)).due.is_empty());
+}
+
+#[test]
 fn threat_11_a_deleted_entry_takes_its_svid_along() {
     let mut cache = cache_with(vec![entry("e", "x", &["unix:uid:1"])]);
     let subscriber = cache.subscribe(selectors(&["unix:uid:1"]), at(0));
@@ -279,8 +294,8 @@ fn an_expired_svid_is_not_shown_and_is_dropped() {
             .svid
             .is_none()
     );
-    assert_eq!(cache.expire(at(99)), BTreeSet::new());
-    assert_eq!(cache.expire(at(100)), BTreeSet::from([subscriber]));
+    assert_eq!(cache.expire(at(99)), None);
+    assert_eq!(cache.expire(at(100)), Some(BTreeSet::from([subscriber])));
     assert_eq!(cache.svids_by_authority(at(100)), BTreeMap::new());
 }
 

@@ -13,7 +13,7 @@ use super::{Cache, X509Svid};
 
 /// One identity of a process.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The entry that gives it.
     pub entry: Arc<RegistrationEntry>,
     /// Its hint; empty when an older entry of the same process has that hint.
@@ -26,7 +26,7 @@ pub struct Identity {
 
 /// Everything that a process may see.
 #[derive(Debug, Clone)]
-pub struct WorkloadView {
+pub(crate) struct WorkloadView {
     /// In order; the first is the default one.
     pub identities: Vec<Identity>,
     /// The own trust domain's bundle.
@@ -37,7 +37,7 @@ pub struct WorkloadView {
 
 /// Whether an entry matches a process, and what is missing.
 #[derive(Debug, Clone)]
-pub struct EntryJudgement {
+pub(crate) struct EntryJudgement {
     /// The entry.
     pub entry: Arc<RegistrationEntry>,
     /// Selectors that the process lacks; empty for a match.
@@ -46,7 +46,7 @@ pub struct EntryJudgement {
 
 impl Cache {
     /// The view of a process with these selectors.
-    pub fn view(&self, selectors: &BTreeSet<Selector>, now: Timestamp) -> WorkloadView {
+    pub(crate) fn view(&self, selectors: &BTreeSet<Selector>, now: Timestamp) -> WorkloadView {
         let mut slots: Vec<_> = self
             .matching_ids(selectors)
             .into_iter()
@@ -79,7 +79,7 @@ impl Cache {
     }
 
     /// Every entry against these selectors: the matches first, then the nearest misses.
-    pub fn judge(&self, selectors: &BTreeSet<Selector>) -> Vec<EntryJudgement> {
+    pub(crate) fn judge(&self, selectors: &BTreeSet<Selector>) -> Vec<EntryJudgement> {
         let mut judged: Vec<EntryJudgement> = self
             .entries()
             .map(|entry| EntryJudgement {

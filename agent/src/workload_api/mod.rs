@@ -4,7 +4,7 @@
 //! answers at once, then at each change, and ends when the process does or its identity goes.
 
 mod render;
-pub mod session;
+pub(crate) mod session;
 mod validate;
 
 use std::collections::BTreeSet;
@@ -24,13 +24,13 @@ use render::NoResponse;
 use session::{Gate, Session, peer_of};
 
 /// The stream of a server-streaming method.
-pub type Responses<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
+pub(crate) type Responses<R> = Pin<Box<dyn Stream<Item = Result<R, Status>> + Send>>;
 
 const HEADER: &str = "workload.spiffe.io";
 
 /// The service.
 #[derive(Debug, Clone)]
-pub struct WorkloadApi {
+pub(crate) struct WorkloadApi {
     /// Lets processes in.
     pub gate: Gate,
     /// Gets JWT-SVIDs.
@@ -38,7 +38,7 @@ pub struct WorkloadApi {
 }
 
 /// The security header, exactly once and exactly `true` (E-2): a browser or a tricked proxy cannot set it.
-pub fn check_header<T>(request: &Request<T>) -> Result<(), Status> {
+pub(crate) fn check_header<T>(request: &Request<T>) -> Result<(), Status> {
     let mut values = request.metadata().get_all(HEADER).iter();
     match (values.next(), values.next()) {
         (Some(value), None) if value.as_bytes() == b"true" => Ok(()),

@@ -9,7 +9,7 @@ use crate::cache::WorkloadView;
 
 /// Why a view makes no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoResponse {
+pub(super) enum NoResponse {
     /// No identity: PermissionDenied.
     Denied,
     /// The agent does not know its trust domain's bundle yet: Unavailable (E-5).
@@ -21,7 +21,7 @@ pub enum NoResponse {
 }
 
 /// FetchX509SVID.
-pub fn x509_svids(view: &WorkloadView) -> Result<X509svidResponse, NoResponse> {
+pub(super) fn x509_svids(view: &WorkloadView) -> Result<X509svidResponse, NoResponse> {
     let bundle = own_bundle(view)?;
     if !super::session::is_settled(view) {
         return Err(NoResponse::Pending);
@@ -52,7 +52,7 @@ pub fn x509_svids(view: &WorkloadView) -> Result<X509svidResponse, NoResponse> {
 }
 
 /// FetchX509Bundles.
-pub fn x509_bundles(view: &WorkloadView) -> Result<X509BundlesResponse, NoResponse> {
+pub(super) fn x509_bundles(view: &WorkloadView) -> Result<X509BundlesResponse, NoResponse> {
     let bundle = own_bundle(view)?;
     let mut bundles = federated(view, x509_bundle);
     bundles.insert(key_of(bundle), x509_bundle(bundle));
@@ -63,7 +63,7 @@ pub fn x509_bundles(view: &WorkloadView) -> Result<X509BundlesResponse, NoRespon
 }
 
 /// FetchJWTBundles.
-pub fn jwt_bundles(view: &WorkloadView) -> Result<JwtBundlesResponse, NoResponse> {
+pub(super) fn jwt_bundles(view: &WorkloadView) -> Result<JwtBundlesResponse, NoResponse> {
     let bundle = own_bundle(view)?;
     let mut bundles = federated(view, jwt_bundle);
     bundles.insert(key_of(bundle), jwt_bundle(bundle));

@@ -20,7 +20,7 @@ use crate::state::{State, Subscription};
 
 /// What is needed to let a process in.
 #[derive(Debug, Clone)]
-pub struct Gate {
+pub(crate) struct Gate {
     /// Shared state.
     pub state: Arc<State>,
     /// Attests processes.
@@ -37,7 +37,7 @@ pub struct Gate {
 
 impl Gate {
     /// Attests the process behind a request and opens its session.
-    pub async fn enter(&self, peer: Option<PeerProcess>) -> Result<Session, Status> {
+    pub(crate) async fn enter(&self, peer: Option<PeerProcess>) -> Result<Session, Status> {
         let peer =
             peer.ok_or_else(|| Status::permission_denied("the caller cannot be attested"))?;
         let permit = self.admission.admit(peer.uid).map_err(|error| {
@@ -94,20 +94,20 @@ impl Gate {
     }
 
     /// No identity matches this process.
-    pub fn deny(&self) -> Status {
+    pub(crate) fn deny(&self) -> Status {
         self.metrics.denied.inc();
         Status::permission_denied("no identity issued")
     }
 }
 
 /// The process behind a request, as the kernel named it; none on another kind of listener.
-pub fn peer_of<T>(request: &Request<T>) -> Option<PeerProcess> {
+pub(crate) fn peer_of<T>(request: &Request<T>) -> Option<PeerProcess> {
     request.extensions().get::<PeerProcess>().cloned()
 }
 
 /// An attested process on one call.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     gate: Gate,
     peer: PeerProcess,
     subscription: Subscription,
@@ -121,18 +121,18 @@ pub struct Session {
 
 impl Session {
     /// What the process may see now.
-    pub fn view(&self) -> WorkloadView {
+    pub(crate) fn view(&self) -> WorkloadView {
         self.subscription.view()
     }
 
     /// The gate that it came through.
-    pub fn gate(&self) -> &Gate {
+    pub(crate) fn gate(&self) -> &Gate {
         &self.gate
     }
 
     /// Returns when the view or the configuration may have changed; an error ends the stream.
     /// Cancel-safe: an attestation that was cancelled is made at the next call.
-    pub async fn changed(&mut self) -> Result<(), Status> {
+    pub(crate) async fn changed(&mut self) -> Result<(), Status> {
         if !self.is_stale {
             self.is_stale = tokio::select! {
                 () = self.subscription.changed() => false,
@@ -166,7 +166,7 @@ impl Session {
 
     /// Waits until each identity has an SVID or a reason for having none; at most the time that a
     /// first response may take.
-    pub async fn settle(&mut self) -> Result<(), Status> {
+    pub(crate) async fn settle(&mut self) -> Result<(), Status> {
         let settled = tokio::time::timeout(limits::FIRST_RESPONSE_WAIT, async {
             while !is_settled(&self.view()) {
                 self.changed().await?;
@@ -177,13 +177,13 @@ impl Session {
     }
 
     /// A pause before a mass update goes out, so that not all clients come back at once.
-    pub fn splay() -> Duration {
+    pub(crate) fn splay() -> Duration {
         Duration::from_millis(20).mul_f64(crate::entropy::unit())
     }
 }
 
 /// Nothing about this view is on its way any more.
-pub fn is_settled(view: &WorkloadView) -> bool {
+pub(crate) fn is_settled(view: &WorkloadView) -> bool {
     view.identities
         .iter()
         .all(|identity| identity.svid.is_some() || identity.failure.is_some())

@@ -19,7 +19,7 @@ const FOREIGN_CLAIMS: [&str; 7] = ["sub", "aud", "exp", "iat", "nbf", "iss", "jt
 const DEPTH_MAX: u32 = 16;
 
 /// Both fields are mandatory (A-5).
-pub fn check_fields(request: &ValidateJwtsvidRequest) -> Result<(), Status> {
+pub(super) fn check_fields(request: &ValidateJwtsvidRequest) -> Result<(), Status> {
     if request.audience.is_empty() {
         return Err(Status::invalid_argument("audience must be specified"));
     }
@@ -30,7 +30,7 @@ pub fn check_fields(request: &ValidateJwtsvidRequest) -> Result<(), Status> {
 }
 
 /// Judges the token by the bundles that this process may see.
-pub fn validate(
+pub(super) fn validate(
     request: &ValidateJwtsvidRequest,
     view: &WorkloadView,
     own: &TrustDomain,
