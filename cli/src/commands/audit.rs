@@ -7,8 +7,8 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{Format, Row, Rows, escape_text, now, print_one, time_of_millis};
 use clap::{Args, Subcommand};
 use ravelin_proto::pb::ravelin::v1::{
-    AuditQuery, AuditRecord, Checkpoint, ExportRecord, ExportRequest, InclusionRequest,
-    export_record,
+    AuditQuery, AuditRecord, Checkpoint, ExportRecord, ExportRequest, GetCheckpointRequest,
+    InclusionRequest, export_record,
 };
 use ravelin_proto::time::Timestamp;
 use serde_json::{Value, json};
@@ -30,6 +30,11 @@ pub(crate) enum AuditCommand {
     },
     /// Verify the whole log: every leaf, every segment, the tree and the signature
     Verify(audit_verify::VerifyArguments),
+    /// Print the newest signed checkpoint, to keep it apart
+    #[command(
+        after_help = "Example:\n  ravelin audit checkpoint > kept.note   and later: ravelin audit verify --checkpoint kept.note"
+    )]
+    Checkpoint,
     /// Prove that a leaf is in the log
     #[command(after_help = "Example:\n  ravelin audit prove 42 -o json")]
     Prove {
@@ -145,6 +150,17 @@ pub(crate) async fn run(command: AuditCommand, shared: Shared) -> Outcome {
                 query.since_ms = now().unix_millis();
             }
             tail(query, &shared).await
+        }
+        AuditCommand::Checkpoint => {
+            let ca = Ca::connect(&shared).await?;
+            let checkpoint = ca
+                .audit()
+                .get_checkpoint(ask(GetCheckpointRequest {}))
+                .await
+                .map_err(|status| Failure::status("get the checkpoint", &status))?
+                .into_inner();
+            crate::output::put(&checkpoint.note)?;
+            Ok(Exit::Yes)
         }
         AuditCommand::Show { index } => {
             let proof = prove(index, None, &shared).await?;

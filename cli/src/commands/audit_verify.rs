@@ -5,9 +5,10 @@
 
 use crate::arguments::Shared;
 use crate::connection::Ca;
-use crate::exit::{Exit, Failure, Outcome};
+use crate::exit::{Exit, Failure, Outcome, chain};
 use crate::output::{Format, escape_text, print_one};
 use clap::Args;
+use ravelin_ca::audit::{VerifyFailure, VerifyOptions, verify};
 use ravelin_proto::jwks::{Jwk, JwkKey};
 use ravelin_proto::jws::JwsAlgorithm;
 use ravelin_proto::merkle::checkpoint::{Checkpoint, SignedNote, VerifierKey};
@@ -36,6 +37,9 @@ pub(crate) struct VerifyArguments {
     /// A copy of the CA's database
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
+    /// A signed checkpoint that was kept apart (`ravelin audit checkpoint`): finds a cut end and a fork
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
     /// The verifier key to trust (`name+hash+base64`); otherwise the one that comes with the log
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
@@ -79,6 +83,11 @@ pub(crate) enum Tampering {
     /// The root differs.
     #[error("the root of the tree is not the signed one: a leaf was changed")]
     Root,
+    /// The log does not go through a checkpoint that was kept apart.
+    #[error(
+        "the log does not hold the {0} leaves of the checkpoint that was kept: its end was cut, or it was forked"
+    )]
+    Witness(u64),
     /// A segment is not the one that was sealed.
     #[error("the decision segment of leaf {0} is not the one that was sealed")]
     Segment(u64),
@@ -105,11 +114,25 @@ pub(crate) struct Verified {
 
 /// Runs the verification.
 pub(crate) async fn run(arguments: VerifyArguments, shared: Shared) -> Outcome {
-    let pinned = arguments.key.as_deref();
+    let witness = arguments.checkpoint.as_deref().map(read_note).transpose()?;
     let verified = match (&arguments.export, &arguments.store) {
-        (Some(path), _) => verify_file(path, pinned)?,
-        (None, Some(path)) => verify_store(path, pinned).await?,
-        (None, None) => verify_running(&shared, pinned).await?,
+        (None, Some(path)) => {
+            let options = VerifyOptions {
+                verifier_key: arguments.key.clone(),
+                witness,
+            };
+            verify_store(path, options).await?
+        }
+        (Some(path), _) => {
+            verify_file(path, Verifier::trusting(arguments.key.as_deref(), witness))?
+        }
+        (None, None) => {
+            verify_running(
+                &shared,
+                Verifier::trusting(arguments.key.as_deref(), witness),
+            )
+            .await?
+        }
     };
     match verified {
         Ok(verified) => report(&verified, &arguments, &shared),
@@ -142,9 +165,40 @@ fn report(verified: &Verified, arguments: &VerifyArguments, shared: &Shared) -> 
     Ok(Exit::Yes)
 }
 
+/// A copy of the database: every leaf, every checkpoint, and every record that the leaves speak of.
+async fn verify_store(
+    path: &Path,
+    options: VerifyOptions,
+) -> Result<Result<Verified, Tampering>, Failure> {
+    if !path.exists() {
+        return Err(Failure::usage(format!("there is no `{}`", path.display())));
+    }
+    match verify::verify_store_with(path, &options).await {
+        Ok(report) => Ok(Ok(Verified {
+            leaves: report.log.size,
+            segments: u64::try_from(report.segments).unwrap_or(u64::MAX),
+            root: hex::encode(report.log.root),
+            origin: report
+                .log
+                .verifier_key
+                .split('+')
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+            key: report.log.verifier_key,
+        })),
+        Err(VerifyFailure::Options(error)) => Err(Failure::usage(error.to_string())),
+        Err(
+            error @ (VerifyFailure::Tampered(_)
+            | VerifyFailure::Witness
+            | VerifyFailure::Unreadable(_)),
+        ) => Ok(Err(Tampering::Store(chain(&error)))),
+    }
+}
+
 async fn verify_running(
     shared: &Shared,
-    pinned: Option<&str>,
+    mut verifier: Verifier,
 ) -> Result<Result<Verified, Tampering>, Failure> {
     let ca = Ca::connect(shared).await?;
     let mut stream = ca
@@ -153,7 +207,6 @@ async fn verify_running(
         .await
         .map_err(|status| Failure::status("read the log", &status))?
         .into_inner();
-    let mut verifier = Verifier::default();
     loop {
         let record = stream
             .message()
@@ -166,8 +219,7 @@ async fn verify_running(
                 verifier.segment(segment.leaf_index, &segment.records)
             }
             Some(export_record::Item::Checkpoint(point)) => {
-                verifier.checkpoint(point.note, point.verifier_key);
-                Ok(())
+                verifier.checkpoint(&point.note, point.verifier_key)
             }
             None => Ok(()),
         };
@@ -175,7 +227,7 @@ async fn verify_running(
             return Ok(Err(tampering));
         }
     }
-    Ok(verifier.finish(pinned))
+    Ok(verifier.finish())
 }
 
 #[derive(Deserialize)]
@@ -186,9 +238,11 @@ enum Line {
     Checkpoint { note: String, verifier_key: String },
 }
 
-fn verify_file(path: &Path, pinned: Option<&str>) -> Result<Result<Verified, Tampering>, Failure> {
+fn verify_file(
+    path: &Path,
+    mut verifier: Verifier,
+) -> Result<Result<Verified, Tampering>, Failure> {
     let file = File::open(path).map_err(|error| Failure::file("read", path, error))?;
-    let mut verifier = Verifier::default();
     for (number, line) in BufReader::new(file).lines().enumerate() {
         let line = line.map_err(|error| Failure::file("read", path, error))?;
         if line.trim().is_empty() {
@@ -207,16 +261,13 @@ fn verify_file(path: &Path, pinned: Option<&str>) -> Result<Result<Verified, Tam
                 leaf_index,
                 records,
             } => verifier.segment(leaf_index, records.as_bytes()),
-            Line::Checkpoint { note, verifier_key } => {
-                verifier.checkpoint(note, verifier_key);
-                Ok(())
-            }
+            Line::Checkpoint { note, verifier_key } => verifier.checkpoint(&note, verifier_key),
         };
         if let Err(tampering) = fed {
             return Ok(Err(tampering));
         }
     }
-    Ok(verifier.finish(pinned))
+    Ok(verifier.finish())
 }
 
 /// Recomputes a log record by record.
@@ -228,10 +279,23 @@ struct Verifier {
     /// Digests of segments, until their leaf comes.
     segments: BTreeMap<u64, String>,
     segment_count: u64,
-    note: Option<(String, String)>,
+    /// The key to trust: as given, else the one that comes with the first checkpoint.
+    key: Option<String>,
+    last: Option<Checkpoint>,
+    /// A signed note that was kept apart, until the log has reached its size.
+    witness: Option<String>,
+    roots: BTreeMap<u64, Hash>,
 }
 
 impl Verifier {
+    fn trusting(key: Option<&str>, witness: Option<String>) -> Self {
+        Self {
+            key: key.map(ToOwned::to_owned),
+            witness,
+            ..Self::default()
+        }
+    }
+
     fn leaf(&mut self, index: u64, json: &str) -> Result<(), Tampering> {
         let want = self.tree.size();
         if index != want {
@@ -252,6 +316,9 @@ impl Verifier {
             self.match_segment(index, Some(digest), None)?;
         }
         self.tree.append(leaf_hash(json.as_bytes()));
+        if self.witness.is_some() {
+            self.roots.insert(self.tree.size(), self.tree.root());
+        }
         Ok(())
     }
 
@@ -285,14 +352,10 @@ impl Verifier {
         }
     }
 
-    fn checkpoint(&mut self, note: String, verifier_key: String) {
-        self.note = Some((note, verifier_key));
-    }
-
-    fn finish(self, pinned: Option<&str>) -> Result<Verified, Tampering> {
-        let (note, own_key) = self.note.ok_or(Tampering::NoCheckpoint)?;
-        let key = pinned.unwrap_or(&own_key);
-        let checkpoint = open_note(&note, key)?;
+    /// A checkpoint comes right behind the last leaf that it covers.
+    fn checkpoint(&mut self, note: &str, own_key: String) -> Result<(), Tampering> {
+        let key = self.key.get_or_insert(own_key);
+        let checkpoint = open_note(note, key)?;
         let leaves = self.tree.size();
         if checkpoint.size != leaves {
             return Err(Tampering::Size {
@@ -303,6 +366,27 @@ impl Verifier {
         if checkpoint.root != self.tree.root() {
             return Err(Tampering::Root);
         }
+        self.last = Some(checkpoint);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Verified, Tampering> {
+        let (Some(checkpoint), Some(key)) = (self.last, self.key) else {
+            return Err(Tampering::NoCheckpoint);
+        };
+        if let Some(note) = &self.witness {
+            let kept = open_note(note, &key)?;
+            if self.roots.get(&kept.size) != Some(&kept.root) {
+                return Err(Tampering::Witness(kept.size));
+            }
+        }
+        let leaves = self.tree.size();
+        if checkpoint.size != leaves {
+            return Err(Tampering::Size {
+                checkpoint: checkpoint.size,
+                leaves,
+            });
+        }
         if let Some(index) = self.sealed.keys().chain(self.segments.keys()).next() {
             return Err(Tampering::SegmentMissing(*index));
         }
@@ -311,9 +395,13 @@ impl Verifier {
             segments: self.segment_count,
             root: hex::encode(checkpoint.root),
             origin: checkpoint.origin,
-            key: key.to_owned(),
+            key,
         })
     }
+}
+
+fn read_note(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, error))
 }
 
 /// The checkpoint of a note whose signature holds.
@@ -368,9 +456,43 @@ pub(crate) fn check_inclusion(proof: &InclusionProof) -> Result<(), Failure> {
     }
 }
 
-async fn verify_store(
-    _path: &Path,
-    _pinned: Option<&str>,
-) -> Result<Result<Verified, Tampering>, Failure> {
-    Err(Failure::usage("not yet"))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaf(index: u64) -> String {
+        json!({"index": index, "kind": "entry.created", "fields": {}}).to_string()
+    }
+
+    #[test]
+    fn a_leaf_out_of_place_is_found() {
+        let mut verifier = Verifier::default();
+        verifier.leaf(0, &leaf(0)).unwrap();
+        assert_eq!(
+            verifier.leaf(2, &leaf(2)),
+            Err(Tampering::Gap { want: 1, found: 2 })
+        );
+        assert_eq!(verifier.leaf(1, &leaf(3)), Err(Tampering::Misplaced(1)));
+    }
+
+    #[test]
+    fn a_segment_has_to_be_the_one_that_was_sealed() {
+        let digest = hex::encode(crypto::digest_sha256(b"a"));
+        let sealed = json!({"index": 0, "kind": "decisions.sealed", "fields": {"digest": digest}})
+            .to_string();
+        let mut verifier = Verifier::default();
+        verifier.leaf(0, &sealed).unwrap();
+        assert_eq!(verifier.segment(0, b"b"), Err(Tampering::Segment(0)));
+        let mut verifier = Verifier::default();
+        verifier.segment(0, b"a").unwrap();
+        verifier.leaf(0, &sealed).unwrap();
+        assert!(verifier.sealed.is_empty() && verifier.segments.is_empty());
+    }
+
+    #[test]
+    fn a_log_without_its_checkpoint_does_not_verify() {
+        let mut verifier = Verifier::default();
+        verifier.leaf(0, &leaf(0)).unwrap();
+        assert_eq!(verifier.finish(), Err(Tampering::NoCheckpoint));
+    }
 }
