@@ -8,6 +8,7 @@ pub mod check;
 pub mod event;
 pub mod key;
 pub mod log;
+pub mod query;
 pub(crate) mod replay;
 pub mod sequencer;
 #[cfg(test)]

@@ -37,6 +37,13 @@ pub struct MeshPair {
     pub previous: Option<Arc<MeshRecord>>,
 }
 
+impl MeshPair {
+    /// Number of the current revision; 0 before the first.
+    pub fn revision(&self) -> u64 {
+        self.current.as_ref().map_or(0, |record| record.revision)
+    }
+}
+
 /// What a publication needs besides its number and time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeshDraft {
@@ -109,6 +116,15 @@ impl WriteTx {
             files: draft.files.clone(),
         })));
         Ok(revision)
+    }
+
+    /// The digest of a revision; empty when there is none of that number.
+    pub async fn mesh_digest(&mut self, revision: u64) -> Result<String, StoreError> {
+        let row = sqlx::query(statements::MESH_GET)
+            .bind(to_i64(revision))
+            .fetch_optional(self.conn())
+            .await?;
+        row.map_or(Ok(String::new()), |row| Ok(row.try_get(0)?))
     }
 
     /// Number of the newest revision inside of this transaction; 0 before the first.

@@ -1,0 +1,1 @@
+//! Plan, apply and roll back against a store.
