@@ -6,6 +6,36 @@ use ravelin_proto::pb::ravelin::v1::{AuthorityState, MeshRevision, SyncResponse}
 
 use crate::cache::{AuthorityChange, Cache, Delta};
 
+/// Puts a message that came in parts together again: every part but the last has revision 0 and
+/// nothing but entries. Applied one by one, the first part of a snapshot would take the identities
+/// of the later parts away for a moment.
+#[derive(Debug, Default)]
+pub(crate) struct Parts(Option<SyncResponse>);
+
+impl Parts {
+    /// Takes a message; returns the whole once its last part has come.
+    pub(crate) fn take(&mut self, mut message: SyncResponse) -> Option<SyncResponse> {
+        let is_part = message.revision == 0
+            && !message.upserted_entries.is_empty()
+            && message.bundle.is_none()
+            && message.authorities.is_none();
+        if let Some(mut held) = self.0.take() {
+            held.upserted_entries.append(&mut message.upserted_entries);
+            held.removed_entry_ids
+                .append(&mut message.removed_entry_ids);
+            message.upserted_entries = held.upserted_entries;
+            message.removed_entry_ids = held.removed_entry_ids;
+            message.is_snapshot |= held.is_snapshot;
+        }
+        let is_too_long = message.upserted_entries.len() > crate::limits::ENTRIES_MAX;
+        if is_part && !is_too_long {
+            self.0 = Some(message);
+            return None;
+        }
+        Some(message)
+    }
+}
+
 /// Splits a message into the part for the cache and the mesh revision.
 ///
 /// An entry that cannot be read is left out (and named), so that one bad entry does not cut all
@@ -117,6 +147,31 @@ mod tests {
         restarted.apply(delta, Timestamp::default()).unwrap();
         assert_eq!(snapshot(&restarted, mesh), kept);
         assert_eq!(restarted.bundle_sequence(), 3);
+    }
+
+    #[test]
+    fn a_snapshot_in_parts_is_one_snapshot() {
+        let entries = |ids: &[&str]| -> Vec<_> {
+            ids.iter()
+                .map(|id| ravelin_proto::pb::spire::api::types::Entry {
+                    id: (*id).into(),
+                    ..Default::default()
+                })
+                .collect()
+        };
+        let part = |revision, is_snapshot, ids: &[&str]| SyncResponse {
+            revision,
+            is_snapshot,
+            upserted_entries: entries(ids),
+            ..SyncResponse::default()
+        };
+        let mut parts = Parts::default();
+        assert_eq!(parts.take(part(0, true, &["a", "b"])), None);
+        assert_eq!(parts.take(part(0, false, &["c"])), None);
+        let whole = parts.take(part(9, false, &["d"])).unwrap();
+        assert_eq!(whole, part(9, true, &["a", "b", "c", "d"]));
+        let next = part(10, false, &["e"]);
+        assert_eq!(parts.take(next.clone()), Some(next), "nothing is left over");
     }
 
     #[test]

@@ -52,8 +52,10 @@ pub const LAUNCHES_MAX: usize = 10_000;
 pub const LAUNCH_NAME_BYTES_MAX: usize = 253;
 /// Most proxies attached at once.
 pub const PROXIES_MAX: usize = 1024;
-/// Longest name of a proxy in bytes.
-pub const PROXY_NAME_BYTES_MAX: usize = 253;
+/// Longest name of a proxy in characters.
+pub const PROXY_NAME_CHARS_MAX: usize = 253;
+/// Longest reason of a refusal in an acknowledgement, in characters.
+pub const REFUSAL_CHARS_MAX: usize = 1000;
 /// Decisions in one segment.
 pub const SEGMENT_DECISIONS_MAX: usize = 512;
 /// Longest time that a decision waits in memory before its segment is sealed.

@@ -55,7 +55,7 @@ impl ProxyTable {
         }
         self.next = self.next.wrapping_add(1);
         let ack = ProxyAck {
-            name: bounded(name),
+            name: bounded(name, limits::PROXY_NAME_CHARS_MAX),
             spiffe_id: spiffe_id.to_owned(),
             ..ProxyAck::default()
         };
@@ -69,7 +69,7 @@ impl ProxyTable {
             *held = ProxyAck {
                 name: std::mem::take(&mut held.name),
                 spiffe_id: std::mem::take(&mut held.spiffe_id),
-                refusal: bounded(&ack.refusal),
+                refusal: bounded(&ack.refusal, limits::REFUSAL_CHARS_MAX),
                 ..ack
             };
         }
@@ -113,10 +113,10 @@ impl ProxyTable {
     }
 }
 
-/// At most as long as a name may be, cut at a character.
-fn bounded(text: &str) -> String {
+/// At most so many characters, without those that control a terminal or a log.
+pub(crate) fn bounded(text: &str, chars_max: usize) -> String {
     text.chars()
-        .take(limits::PROXY_NAME_BYTES_MAX)
+        .take(chars_max)
         .filter(|c| !c.is_control())
         .collect()
 }

@@ -16,8 +16,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::ca_client::{CaClient, CaError, within};
+use crate::delta::Parts;
 use crate::entropy;
 use crate::limits;
+use crate::proxies;
 use crate::state::{State, SyncRefusal};
 use crate::storage::Storage;
 
@@ -61,6 +63,7 @@ struct Stream {
     last_ack: Option<sync_request::Ack>,
     /// Authorities that were trusted when the server was verified.
     trusted: BTreeSet<String>,
+    parts: Parts,
 }
 
 impl SyncTask {
@@ -157,17 +160,38 @@ impl SyncTask {
             own,
             last_ack: None,
             trusted: self.trusted(),
+            parts: Parts::default(),
         })
     }
 
     async fn first(&self, stream: &mut Stream) -> Result<(), SyncEnd> {
-        let answer = within(CALL, limits::SYNC_FIRST_WAIT, async {
-            stream.answers.message().await.map_err(refused)
+        let whole = within(CALL, limits::SYNC_FIRST_WAIT, async {
+            loop {
+                let Some(answer) = stream.answers.message().await.map_err(refused)? else {
+                    return Ok(None);
+                };
+                if let Some(whole) = stream.parts.take(answer) {
+                    return Ok(Some(whole));
+                }
+            }
         })
         .await?;
-        self.take(answer.ok_or(SyncEnd::Closed)?, stream).await?;
-        stream.trusted = self.trusted();
-        self.acknowledge(stream).await
+        self.use_and_acknowledge(whole.ok_or(SyncEnd::Closed)?, stream)
+            .await
+    }
+
+    async fn use_and_acknowledge(
+        &self,
+        whole: SyncResponse,
+        stream: &mut Stream,
+    ) -> Result<(), SyncEnd> {
+        self.take(whole, stream).await?;
+        self.acknowledge(stream).await?;
+        // The server was verified by an authority that may be the one that is gone.
+        if stream.trusted.is_subset(&self.trusted()) {
+            return Ok(());
+        }
+        Err(SyncEnd::AuthorityGone)
     }
 
     async fn turn(&self, stream: &mut Stream, drain: &Drain) -> Result<(), SyncEnd> {
@@ -176,13 +200,10 @@ impl SyncTask {
         tokio::select! {
             answer = stream.answers.message() => {
                 let answer = answer.map_err(refused)?.ok_or(SyncEnd::Closed)?;
-                self.take(answer, stream).await?;
-                self.acknowledge(stream).await?;
-                // The server was verified by an authority that may be the one that is gone.
-                if stream.trusted.is_subset(&self.trusted()) {
-                    return Ok(());
+                match stream.parts.take(answer) {
+                    Some(whole) => self.use_and_acknowledge(whole, stream).await,
+                    None => Ok(()),
                 }
-                Err(SyncEnd::AuthorityGone)
             }
             _ = stream.acks.changed() => self.acknowledge(stream).await,
             _ = stream.own.changed() => {
@@ -202,7 +223,7 @@ impl SyncTask {
         let revision = answer.revision;
         if let Err(refusal) = self.state.apply(answer) {
             tracing::error!(revision, error = %refusal, "refusing a message of the CA; the last good state stays");
-            let text = refusal.to_string();
+            let text = proxies::bounded(&refusal.to_string(), limits::REFUSAL_CHARS_MAX);
             self.state.note(|progress| progress.refusal = text);
             // The stream ends after this: the acknowledgement is sent if there is room for it.
             let _ = stream
