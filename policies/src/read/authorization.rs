@@ -1,5 +1,7 @@
 //! Reads `AuthorizationPolicy` (rules 11 to 23, 64 to 67).
 
+use ravelin_proto::spiffe_id::SpiffeId;
+
 use super::condition::field_of_key;
 use super::{Header, Reader, pattern};
 use crate::diagnostic::{Span, excerpt};
@@ -391,7 +393,7 @@ fn check_pattern(
         && let StringMatch::Exact(path) | StringMatch::Prefix(path) = matched
     {
         let is_reachable = normalize(path, reader.context.config.path_normalization)
-            .is_ok_and(|found| found.as_target() == path);
+            .is_ok_and(|found| found.path() == path);
         if !is_reachable {
             let help = Some("paths are compared after normalization, without query".to_owned());
             reader.problems.warning(
@@ -405,17 +407,13 @@ fn check_pattern(
     if *field == Field::Principal
         && let StringMatch::Exact(principal) = matched
     {
-        match ravelin_proto::spiffe_id::SpiffeId::parse(&format!("spiffe://{principal}")) {
-            Ok(id) => reader.check_known(&id, at),
-            Err(error) => reader.problems.warning(
-                at,
-                "bad-principal",
-                format!(
-                    "`{}` is not a SPIFFE ID and matches nobody: {error}",
-                    excerpt(value)
-                ),
-                None,
-            ),
+        match SpiffeId::parse(&format!("spiffe://{principal}")) {
+            Ok(id) if !id.is_root() => reader.check_known(&id, at),
+            _ => {
+                let help = Some("write `TRUST_DOMAIN/ns/NAMESPACE/sa/NAME`".to_owned());
+                let message = format!("no workload has the principal `{}`", excerpt(value));
+                reader.problems.warning(at, "bad-principal", message, help);
+            }
         }
     }
 }
