@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep};
 use crate::decision_log::{OpenCall, Outcome};
 use crate::head;
 use crate::limits;
+use crate::live_calls::RegisteredCall;
 use crate::upstream::Lease;
 
 /// Why a body ended early.
@@ -26,6 +27,9 @@ pub enum BodyError {
     /// More bytes than the proxy passes on.
     #[error("the body is longer than {max} bytes", max = limits::REQUEST_BODY_BYTES_MAX)]
     TooLarge,
+    /// The call is no longer allowed.
+    #[error("the call is no longer allowed")]
+    Denied,
     /// Silence.
     #[error("the body made no progress in time")]
     Idle,
@@ -137,6 +141,7 @@ pub struct RelayedBody {
     incoming: Incoming,
     call: OpenCall,
     lease: Option<Lease>,
+    live: Option<RegisteredCall>,
     idle: IdleTimer,
 }
 
@@ -155,7 +160,13 @@ impl ProxyBody {
     }
 
     /// Passes on `incoming`; `lease` gives the upstream connection back at the end.
-    pub fn relay(incoming: Incoming, mut call: OpenCall, lease: Option<Lease>) -> Self {
+    /// `live` ends the body early when the call is no longer allowed.
+    pub fn relay(
+        incoming: Incoming,
+        mut call: OpenCall,
+        lease: Option<Lease>,
+        live: Option<RegisteredCall>,
+    ) -> Self {
         if incoming.is_end_stream() {
             call.ended(Outcome::Completed);
         }
@@ -163,6 +174,7 @@ impl ProxyBody {
             incoming,
             call,
             lease,
+            live,
             idle: IdleTimer::default(),
         }))
     }
@@ -177,12 +189,7 @@ impl Body for ProxyBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Text(text, call) => {
-                if let Some(call) = call {
-                    call.ended(Outcome::Completed);
-                }
-                Poll::Ready(text.take().map(|text| Ok(Frame::data(text))))
-            }
+            Self::Text(text, _) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Relayed(relayed) => relayed.poll(context),
         }
     }
@@ -207,6 +214,12 @@ impl Body for ProxyBody {
 
 impl RelayedBody {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let cut = self.live.as_ref().map(|live| live.poll_cut(context));
+        if let Some(Poll::Ready(code)) = cut {
+            self.lease = None;
+            self.call.cut(code);
+            return Poll::Ready(Some(Err(BodyError::Denied)));
+        }
         let polled = match Pin::new(&mut self.incoming).poll_frame(context) {
             Poll::Pending => self.idle.poll_pending(context),
             Poll::Ready(None) => Poll::Ready(None),

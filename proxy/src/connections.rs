@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::identity::Peer;
 use crate::limits;
+use crate::live_calls::LiveCalls;
 use crate::snapshot::Snapshot;
 
 /// What a connection's task is told.
@@ -31,6 +32,19 @@ pub enum Order {
         /// How long calls in flight may take.
         grace: Duration,
     },
+}
+
+/// What a connection carries, as far as policy judges it here.
+#[derive(Debug)]
+pub enum Carried {
+    /// Bytes from a peer, judged as a connection.
+    Tcp(ravelin_policies::Connection),
+    /// Calls from a peer, each judged.
+    Http(Rc<LiveCalls>),
+    /// Bytes to a peer: judged at the other end. A change of the own SVID leaves them alone.
+    OutboundTcp,
+    /// Calls to a peer, or of the application: judged at the other end.
+    Unjudged,
 }
 
 /// Which way a connection goes.
@@ -54,7 +68,9 @@ pub struct LiveConnection {
     peer: Option<Rc<Peer>>,
     identity_generation: u64,
     bundle_judged: Cell<u64>,
-    tcp: Option<ravelin_policies::Connection>,
+    carried: Carried,
+    own_expires_at: Option<Timestamp>,
+    policies_judged: Cell<u64>,
     refusal: Cell<Option<&'static str>>,
     calls: Cell<u64>,
     orders: watch::Sender<Order>,
@@ -75,8 +91,12 @@ pub struct NewConnection {
     pub peer: Option<Rc<Peer>>,
     /// Generation of the own SVID that it was opened with.
     pub identity_generation: u64,
-    /// For TCP: what policy judged, to be judged again.
-    pub tcp: Option<ravelin_policies::Connection>,
+    /// Mesh revision that it was judged by.
+    pub mesh_revision: u64,
+    /// End of the own SVID that it was opened with.
+    pub own_expires_at: Option<Timestamp>,
+    /// What policy judged, to be judged again.
+    pub carried: Carried,
 }
 
 /// One line of the admin listener's `/connections`.
@@ -130,7 +150,9 @@ impl Connections {
             peer: new.peer,
             identity_generation: new.identity_generation,
             bundle_judged: Cell::new(0),
-            tcp: new.tcp,
+            carried: new.carried,
+            own_expires_at: new.own_expires_at,
+            policies_judged: Cell::new(new.mesh_revision),
             refusal: Cell::new(None),
             calls: Cell::new(0),
             orders: watch::Sender::new(first),
@@ -255,8 +277,7 @@ impl LiveConnection {
             }
             // WHY: the peer must see the new SVID. A TCP connection cannot be moved; its peer judges it as well.
             None if self.identity_generation < snapshot.identity_generation
-                && self.peer.is_some()
-                && self.tcp.is_none() =>
+                && self.is_movable() =>
             {
                 self.order(Order::Drain);
             }
@@ -278,15 +299,38 @@ impl LiveConnection {
             }
             self.bundle_judged.set(snapshot.bundle_generation);
         }
-        if snapshot.is_expired(now) {
+        if self
+            .own_expires_at
+            .is_some_and(|expires_at| expires_at < now)
+        {
             return Some(("svid_expired", Duration::ZERO));
         }
-        let tcp = self.tcp.as_ref()?;
-        let decision = snapshot.policies.authorize_tcp(tcp);
-        if self.direction == Direction::Inbound && !decision.is_allowed {
-            return Some((decision.code, Duration::ZERO));
+        self.judge_by_policy(snapshot)
+    }
+
+    fn judge_by_policy(&self, snapshot: &Snapshot) -> Option<(&'static str, Duration)> {
+        if self.policies_judged.replace(snapshot.mesh_revision) == snapshot.mesh_revision {
+            return None;
         }
-        None
+        match &self.carried {
+            Carried::Tcp(connection) => {
+                let decision = snapshot.policies.authorize_tcp(connection);
+                (!decision.is_allowed).then_some((decision.code, Duration::ZERO))
+            }
+            Carried::Http(calls) => {
+                calls.judge(&snapshot.policies);
+                None
+            }
+            Carried::OutboundTcp | Carried::Unjudged => None,
+        }
+    }
+
+    /// True for a connection with a peer that can be replaced by a new one without loss.
+    fn is_movable(&self) -> bool {
+        match self.carried {
+            Carried::Http(_) | Carried::Unjudged => self.peer.is_some(),
+            Carried::Tcp(_) | Carried::OutboundTcp => false,
+        }
     }
 
     fn order(&self, order: Order) {

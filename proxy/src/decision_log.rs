@@ -251,6 +251,24 @@ impl OpenCall {
         }
     }
 
+    /// Says that the proxy itself answers: the call is over with that, unless something failed before.
+    pub fn refused(&mut self, status: http::StatusCode) {
+        self.answered(status);
+        if let Some(record) = &mut self.record
+            && record.outcome == Outcome::Cancelled
+        {
+            record.outcome = Outcome::Completed;
+        }
+    }
+
+    /// Says why the call was cut off.
+    pub fn cut(&mut self, code: &str) {
+        if let Some(record) = &mut self.record {
+            record.verdict.reason = format!("cut: {code}");
+            record.outcome = Outcome::Cancelled;
+        }
+    }
+
     /// Says how the call ended; without it the record says `cancelled`.
     pub fn ended(&mut self, outcome: Outcome) {
         if let Some(record) = &mut self.record {

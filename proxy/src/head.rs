@@ -112,7 +112,24 @@ pub fn check(head: &mut Parts) -> Result<CheckedHead, HeadRefusal> {
     check_override(&head.headers)?;
     remove_hop_by_hop(&mut head.headers, head.version)?;
     remove_claims(&mut head.headers);
+    join_cookies(&mut head.headers);
     Ok(CheckedHead { host })
+}
+
+/// HTTP/2 may split `Cookie` over several fields; HTTP/1.1 knows one (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(_)) = (cookies.next(), cookies.next()) else {
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for cookie in headers.get_all(header::COOKIE).iter().skip(1) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(cookie.as_bytes());
+    }
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, joined);
+    }
 }
 
 fn check_method(method: &Method) -> Result<(), HeadRefusal> {

@@ -14,6 +14,7 @@ pub mod identity;
 pub mod inbound;
 pub mod limits;
 pub mod listener;
+pub mod live_calls;
 pub mod local;
 pub mod metrics;
 pub mod outbound;
@@ -74,10 +75,12 @@ pub fn run(config: ProxyConfig, drain: Drain) -> Result<(), ProxyError> {
     Proxy::bind(config, SystemClock::shared())?.run(drain)
 }
 
-/// What the program `ravelin-proxy` does: process hardening, logging and signals, then [`run`].
+/// What the program `ravelin-proxy` does: no core dumps, logging and signals, then [`run`].
+///
+/// Not more hardening than that: the agent must be able to attest the proxy by its executable.
 pub fn run_program(config: ProxyConfig, drain: Drain) -> Result<(), ProxyError> {
-    if let Err(error) = ravelin_runtime::process::harden() {
-        eprintln!("the process cannot be hardened: {error}");
+    if let Err(error) = ravelin_runtime::process::forbid_core_dumps() {
+        eprintln!("core dumps cannot be switched off: {error}");
     }
     ravelin_runtime::telemetry::init(&config.log)?;
     let signals = drain.clone();

@@ -16,6 +16,8 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// From the end of the handshake, or of the last response, to the end of the next request head (HTTP/1.1).
 pub const HEAD_DEADLINE: Duration = Duration::from_mins(1);
+/// The same for the application's own connections, which keep longer than common clients do.
+pub const APPLICATION_HEAD_DEADLINE: Duration = Duration::from_mins(10);
 /// One TCP dial to an endpoint or to the application.
 pub const DIAL_DEADLINE: Duration = Duration::from_secs(5);
 /// From the request's last try to the response head.

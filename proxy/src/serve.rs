@@ -72,7 +72,10 @@ fn builder(versions: Versions) -> auto::Builder<LocalExecutor> {
         .timer(TokioTimer::new())
         .max_buf_size(limits::HEAD_BYTES_MAX)
         .max_headers(limits::HEADERS_MAX)
-        .header_read_timeout(limits::HEAD_DEADLINE)
+        .header_read_timeout(match versions {
+            Versions::Http1 | Versions::Http2 => limits::HEAD_DEADLINE,
+            Versions::Sniffed => limits::APPLICATION_HEAD_DEADLINE,
+        })
         .half_close(false);
     builder
         .http2()

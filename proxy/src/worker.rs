@@ -20,7 +20,7 @@ use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::config::ProxyConfig;
-use crate::connections::{ConnectionLine, Connections};
+use crate::connections::{ConnectionLine, Connections, LiveConnection};
 use crate::decision_log::DecisionSink;
 use crate::identity::{self, IdentityError};
 use crate::limits;
@@ -250,6 +250,13 @@ impl Worker {
         self.clusters.tidy(snapshot.identity_generation);
         for pool in self.applications.borrow().values() {
             pool.tidy(snapshot.identity_generation);
+        }
+    }
+
+    /// Judges one new connection by the newest configuration, which may have changed during its handshake.
+    pub fn judge_one(&self, connection: &LiveConnection) {
+        if let Some(snapshot) = self.snapshot() {
+            connection.judge(&snapshot, self.now());
         }
     }
 

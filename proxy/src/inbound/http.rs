@@ -15,10 +15,11 @@ use tokio::net::TcpStream;
 use super::{accept, policy_connection, verdict};
 use crate::body::{BodySource, ProxyBody};
 use crate::config::InboundListener;
-use crate::connections::{Direction, LiveConnection, NewConnection};
+use crate::connections::{Carried, Direction, LiveConnection, NewConnection};
 use crate::decision_log::{CallRecord, ConnectionFacts, OpenCall, Outcome, Verdict};
 use crate::head::{self, HeadRefusal};
 use crate::identity::Peer;
+use crate::live_calls::{LiveCalls, RegisteredCall};
 use crate::metrics::{CallLabels, ConnectionCounters};
 use crate::outbound;
 use crate::respond::{self, Refusal};
@@ -36,7 +37,7 @@ struct PeerConnection {
     facts: Arc<ConnectionFacts>,
     live: Rc<LiveConnection>,
     counters: Rc<ConnectionCounters>,
-    policy: ravelin_policies::Connection,
+    calls: Rc<LiveCalls>,
     client_cert: HeaderValue,
     application: Rc<Pool>,
 }
@@ -93,6 +94,12 @@ pub async fn serve(
         return;
     };
     let is_h2 = accepted.stream.get_ref().1.alpn_protocol() == Some(b"h2".as_slice());
+    let calls = LiveCalls::new(policy_connection(
+        &inbound,
+        &accepted.peer,
+        source,
+        &accepted.stream,
+    ));
     let registered = worker.connections().register(NewConnection {
         direction: Direction::Inbound,
         protocol: if is_h2 { "h2" } else { "http/1.1" },
@@ -100,12 +107,11 @@ pub async fn serve(
         opened: worker.now(),
         peer: Some(Rc::clone(&accepted.peer)),
         identity_generation: accepted.snapshot.identity_generation,
-        tcp: None,
+        mesh_revision: accepted.snapshot.mesh_revision,
+        own_expires_at: Some(accepted.snapshot.svid.expires_at),
+        carried: Carried::Http(Rc::clone(&calls)),
     });
-    // WHY: the configuration may have changed during the handshake; what is registered is judged by the newest.
-    if let Some(newest) = worker.snapshot() {
-        registered.connection().judge(&newest, worker.now());
-    }
+    worker.judge_one(registered.connection());
     let labels = CallLabels {
         reporter: "destination",
         source_principal: accepted.peer.id().to_string(),
@@ -116,7 +122,7 @@ pub async fn serve(
         connection_security_policy: "mutual_tls",
     };
     let connection = Rc::new(PeerConnection {
-        policy: policy_connection(&inbound, &accepted.peer, source, &accepted.stream),
+        calls,
         client_cert: client_cert(&accepted.snapshot, &accepted.peer),
         counters: Rc::new(worker.metrics().counters(labels)),
         application: worker.application(inbound.forward),
@@ -151,19 +157,22 @@ fn client_cert(snapshot: &Snapshot, peer: &Peer) -> HeaderValue {
 impl PeerConnection {
     async fn call(&self, request: Request<Incoming>) -> Response<ProxyBody> {
         self.live.count_call();
-        let (mut parts, body) = request.into_parts();
+        let (parts, body) = request.into_parts();
         let record = CallRecord::new(
             Arc::clone(&self.facts),
             self.worker.now(),
             self.worker.call_id(),
         );
         let mut open = OpenCall::open(Rc::clone(&self.worker), Rc::clone(&self.counters), record);
-        match self.judge_and_forward(&mut parts, body, &mut open).await {
-            Ok(answered) => {
+        match self.judge_and_forward(parts, body, &mut open).await {
+            Ok((answered, live)) => {
                 let (mut parts, incoming) = answered.response.into_parts();
                 open.answered(parts.status);
                 head::remove_hop_fields(&mut parts.headers);
-                Response::from_parts(parts, ProxyBody::relay(incoming, open, answered.lease))
+                // WHY: the code of a refusal is the proxy's own word.
+                parts.headers.remove(respond::CODE_HEADER);
+                let body = ProxyBody::relay(incoming, open, answered.lease, Some(live));
+                Response::from_parts(parts, body)
             }
             Err(refused) => self.refuse(&refused, open),
         }
@@ -172,7 +181,7 @@ impl PeerConnection {
     fn refuse(&self, refused: &Refused, mut open: OpenCall) -> Response<ProxyBody> {
         let refusal = refused.refusal;
         self.worker.metrics().refused("inbound", refusal.code);
-        open.answered(refusal.status);
+        open.refused(refusal.status);
         if let Some(record) = open.record()
             && record.verdict.code.is_empty()
         {
@@ -193,38 +202,58 @@ impl PeerConnection {
     /// The order of these steps is the security argument (design, section 6).
     async fn judge_and_forward(
         &self,
-        parts: &mut Parts,
+        mut parts: Parts,
         body: Incoming,
         open: &mut OpenCall,
-    ) -> Result<Answered, Refused> {
+    ) -> Result<(Answered, RegisteredCall), Refused> {
         let worker = &self.worker;
         let snapshot = worker.snapshot().ok_or(Refusal::not_ready("not_ready"))?;
         if let Some(code) = self.live.refusal() {
             return Err(Refusal::denied(code).closing().into());
         }
-        let checked = head::check(parts)?;
+        let checked = head::check(&mut parts)?;
         let call_id = serve::request_id(&mut parts.headers, || worker.call_id());
-        note_head(open, parts, &checked.host, call_id);
+        note_head(open, &parts, &checked.host, call_id);
         let path = snapshot
             .policies
-            .normalize(target(parts))
+            .normalize(target(&parts))
             .map_err(|refusal| HeadRefusal::Path(refusal.code()))?;
         note(open, |record| path.path().clone_into(&mut record.path));
-        let identity = self.authenticate(&snapshot, parts, &path, open)?;
-        self.authorize(&snapshot, parts, checked.host(), &path, &identity, open)?;
+        let identity = self.authenticate(&snapshot, &parts, &path, open)?;
+        self.authorize(&snapshot, &parts, checked.host(), &path, &identity, open)?;
         if serve::is_too_large(&parts.headers) {
             return Err(Refusal::body_too_large().closing().into());
         }
-        self.rewrite(parts, checked.host, &path, &identity)?;
+        self.rewrite(&mut parts, checked.host.clone(), &path, &identity)?;
+        let head = Rc::new(parts);
+        let live = self
+            .calls
+            .register(Rc::clone(&head), checked.host, path, identity);
+        let answered = self.forward(&head, body, &live, open).await?;
+        Ok((answered, live))
+    }
+
+    async fn forward(
+        &self,
+        head: &Parts,
+        body: Incoming,
+        live: &RegisteredCall,
+        open: &mut OpenCall,
+    ) -> Result<Answered, Refused> {
         let source = BodySource::new(body);
-        self.application
-            .send(worker, parts, &source)
-            .await
-            .map_err(|error| {
-                tracing::debug!(%error, "the application did not answer");
-                open.ended(Outcome::Failed);
-                outbound::refusal(&error, &source).into()
-            })
+        let sent = tokio::select! {
+            biased;
+            sent = self.application.send(&self.worker, head, &source) => sent,
+            code = live.cut() => {
+                note(open, |record| record.verdict.reason = format!("cut: {code}"));
+                return Err(Refusal::denied(code).into());
+            }
+        };
+        sent.map_err(|error| {
+            tracing::debug!(%error, "the application did not answer");
+            open.ended(Outcome::Failed);
+            outbound::refusal(&error, &source).into()
+        })
     }
 
     fn authenticate(
@@ -258,7 +287,7 @@ impl PeerConnection {
     ) -> Result<(), Refused> {
         let headers = Headers::new(&parts.headers);
         let call = HttpCall {
-            connection: &self.policy,
+            connection: self.calls.connection(),
             method: parts.method.as_str(),
             host,
             path,

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::{accept, policy_connection, verdict};
 use crate::config::InboundListener;
-use crate::connections::{Direction, NewConnection};
+use crate::connections::{Carried, Direction, NewConnection};
 use crate::decision_log::{CallRecord, Outcome};
 use crate::metrics::CallLabels;
 use crate::relay;
@@ -51,12 +51,11 @@ pub async fn serve(
         opened: worker.now(),
         peer: Some(Rc::clone(&accepted.peer)),
         identity_generation: accepted.snapshot.identity_generation,
-        tcp: Some(connection),
+        mesh_revision: accepted.snapshot.mesh_revision,
+        own_expires_at: Some(accepted.snapshot.svid.expires_at),
+        carried: Carried::Tcp(connection),
     });
-    // WHY: the configuration may have changed during the handshake; what is registered is judged by the newest.
-    if let Some(newest) = worker.snapshot() {
-        registered.connection().judge(&newest, worker.now());
-    }
+    worker.judge_one(registered.connection());
     let counters = worker.metrics().tcp(&CallLabels {
         reporter: "destination",
         source_principal: accepted.peer.id().to_string(),

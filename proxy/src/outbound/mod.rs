@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use tokio::net::TcpStream;
 
 use crate::body::{BodySource, ProxyBody};
-use crate::connections::{Direction, NewConnection};
+use crate::connections::{Carried, Direction, LiveConnection, NewConnection};
 use crate::decision_log::{CallRecord, ConnectionFacts, OpenCall, Outcome, Verdict};
 use crate::metrics::{CallLabels, ConnectionCounters};
 use crate::respond::{self, Refusal};
@@ -29,7 +29,7 @@ use crate::{head, limits, serve};
 struct Caller {
     worker: Rc<Worker>,
     facts: Arc<ConnectionFacts>,
-    connection: Rc<crate::connections::LiveConnection>,
+    connection: Rc<LiveConnection>,
     counters: std::cell::RefCell<Vec<(Arc<Route>, Rc<ConnectionCounters>)>>,
 }
 
@@ -42,7 +42,9 @@ pub async fn serve_http(worker: Rc<Worker>, stream: TcpStream, source: SocketAdd
         opened: worker.now(),
         peer: None,
         identity_generation: 0,
-        tcp: None,
+        mesh_revision: 0,
+        own_expires_at: None,
+        carried: Carried::Unjudged,
     });
     let workload = worker
         .snapshot()
@@ -81,11 +83,14 @@ async fn call(caller: Rc<Caller>, request: Request<Incoming>) -> Response<ProxyB
             open.answered(response.status());
             head::remove_hop_fields(response.headers_mut());
             let (parts, incoming) = response.into_parts();
-            Response::from_parts(parts, ProxyBody::relay(incoming, open, answered.lease))
+            Response::from_parts(
+                parts,
+                ProxyBody::relay(incoming, open, answered.lease, None),
+            )
         }
         Err(refusal) => {
             caller.worker.metrics().refused("outbound", refusal.code);
-            open.answered(refusal.status);
+            open.refused(refusal.status);
             // WHY: only a considered No is a decision; a peer that is down is not.
             if is_decision(refusal)
                 && let Some(record) = open.record()

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::TcpOutboundListener;
-use crate::connections::{Direction, NewConnection};
+use crate::connections::{Carried, Direction, NewConnection};
 use crate::decision_log::{CallRecord, ConnectionFacts, Outcome, Verdict};
 use crate::identity::Peer;
 use crate::metrics::CallLabels;
@@ -68,8 +68,11 @@ pub async fn serve(
         opened: worker.now(),
         peer: Some(Rc::clone(&peer)),
         identity_generation: snapshot.identity_generation,
-        tcp: None,
+        mesh_revision: snapshot.mesh_revision,
+        own_expires_at: Some(snapshot.svid.expires_at),
+        carried: Carried::OutboundTcp,
     });
+    worker.judge_one(registered.connection());
     let counters = worker.metrics().tcp(&CallLabels {
         reporter: "source",
         source_principal: snapshot.workload.to_string(),

@@ -21,7 +21,7 @@ use ravelin_proto::spiffe_id::SpiffeId;
 use tokio::time::{Instant, timeout};
 
 use crate::body::{BodySource, RequestBody};
-use crate::connections::{Direction, LiveConnection, NewConnection};
+use crate::connections::{Carried, Direction, LiveConnection, NewConnection};
 use crate::identity::{HTTP_PROTOCOLS, Peer};
 use crate::limits;
 use crate::worker::Worker;
@@ -366,8 +366,11 @@ impl Pool {
             opened: worker.now(),
             peer: Some(Rc::clone(&peer)),
             identity_generation: snapshot.identity_generation,
-            tcp: None,
+            mesh_revision: snapshot.mesh_revision,
+            own_expires_at: Some(snapshot.svid.expires_at),
+            carried: Carried::Unjudged,
         });
+        worker.judge_one(registered.connection());
         if !is_h2 {
             let sender = open_http1(address, stream, Some(registered)).await?;
             return Ok(Ready {

@@ -1,0 +1,137 @@
+//! Calls in flight on one inbound HTTP connection. When policies change each is judged again by what was forwarded;
+//! one that is no longer allowed is cut, whatever it waits for (threat 59).
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use http::HeaderValue;
+use http::request::Parts;
+use ravelin_policies::{Connection, HttpCall, NormalizedPath, RequestIdentity, WorkloadPolicies};
+
+use crate::token::Headers;
+
+/// The calls of one connection.
+#[derive(Debug)]
+pub struct LiveCalls {
+    connection: Connection,
+    calls: RefCell<BTreeMap<u64, Rc<LiveCall>>>,
+    next: Cell<u64>,
+}
+
+/// What one call was judged by, and the order to end it.
+#[derive(Debug)]
+struct LiveCall {
+    head: Rc<Parts>,
+    host: HeaderValue,
+    path: NormalizedPath,
+    identity: RequestIdentity,
+    cut: Cell<Option<&'static str>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A registered call; dropping it removes it.
+#[derive(Debug)]
+pub struct RegisteredCall {
+    calls: Rc<LiveCalls>,
+    call: Rc<LiveCall>,
+    id: u64,
+}
+
+impl LiveCalls {
+    /// For one connection without calls.
+    pub fn new(connection: Connection) -> Rc<Self> {
+        Rc::new(Self {
+            connection,
+            calls: RefCell::default(),
+            next: Cell::new(0),
+        })
+    }
+
+    /// What policy sees of the connection.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Registers a call that was allowed.
+    pub fn register(
+        self: &Rc<Self>,
+        head: Rc<Parts>,
+        host: HeaderValue,
+        path: NormalizedPath,
+        identity: RequestIdentity,
+    ) -> RegisteredCall {
+        let id = self.next.get();
+        self.next.set(id.wrapping_add(1));
+        let call = Rc::new(LiveCall {
+            head,
+            host,
+            path,
+            identity,
+            cut: Cell::new(None),
+            waker: RefCell::new(None),
+        });
+        self.calls.borrow_mut().insert(id, Rc::clone(&call));
+        RegisteredCall {
+            calls: Rc::clone(self),
+            call,
+            id,
+        }
+    }
+
+    /// Judges every call by `policies` and cuts those that they deny.
+    pub fn judge(&self, policies: &WorkloadPolicies) {
+        for call in self.calls.borrow().values() {
+            let headers = Headers::new(&call.head.headers);
+            let decision = policies.authorize_http(&HttpCall {
+                connection: &self.connection,
+                method: call.head.method.as_str(),
+                host: call.host.to_str().unwrap_or_default(),
+                path: &call.path,
+                headers: &headers,
+                identity: &call.identity,
+            });
+            if !decision.is_allowed {
+                call.cut(decision.code);
+            }
+        }
+    }
+}
+
+impl LiveCall {
+    fn cut(&self, code: &'static str) {
+        self.cut.set(Some(code));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl RegisteredCall {
+    /// Ready once the call is to end.
+    pub fn poll_cut(&self, context: &Context<'_>) -> Poll<&'static str> {
+        if let Some(code) = self.call.cut.get() {
+            return Poll::Ready(code);
+        }
+        let mut waker = self.call.waker.borrow_mut();
+        let is_known = waker
+            .as_ref()
+            .is_some_and(|known| known.will_wake(context.waker()));
+        if !is_known {
+            *waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Waits until the call is to end.
+    pub async fn cut(&self) -> &'static str {
+        std::future::poll_fn(|context| self.poll_cut(context)).await
+    }
+}
+
+impl Drop for RegisteredCall {
+    fn drop(&mut self) {
+        self.calls.calls.borrow_mut().remove(&self.id);
+    }
+}
