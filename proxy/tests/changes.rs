@@ -335,3 +335,35 @@ async fn a_drain_finishes_calls_writes_their_records_and_ends() {
         .await;
     assert!(TcpStream::connect(mesh.outbound()).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_59_a_call_in_flight_is_cut_when_policy_no_longer_allows_it() {
+    let mesh = Mesh::start().await;
+    let address = mesh.outbound();
+    let call = tokio::spawn(async move {
+        Client::connect(address)
+            .await
+            .send(get("inventory.shop", "/slow"))
+            .await
+    });
+    let arrived = timeout(Duration::from_secs(10), async {
+        while mesh.app.calls.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+    arrived.await.expect("the call arrives");
+    mesh.publish(2, DENY_ALL).await;
+    let ended = timeout(Duration::from_secs(10), call)
+        .await
+        .expect("the call is cut")
+        .unwrap();
+    assert!(ended.is_err() || ended.is_ok_and(|answer| answer.status == 403));
+    let cut = mesh
+        .agent
+        .decided(|decision| decision.reason.starts_with("cut"))
+        .await;
+    assert_eq!(
+        (cut.path.as_str(), cut.outcome.as_str()),
+        ("/slow", "cancelled")
+    );
+}

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -64,7 +67,15 @@ impl App {
     }
 }
 
-async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+/// `/slow` sends its head and one chunk, and never ends.
+async fn echo(
+    request: Request<Incoming>,
+) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
+    if request.uri().path() == "/slow" {
+        let first = futures_util::stream::once(async { Ok(Frame::data(Bytes::from("first\n"))) });
+        let endless = first.chain(futures_util::stream::pending());
+        return Ok(Response::new(BodyExt::boxed(StreamBody::new(endless))));
+    }
     let (parts, body) = request.into_parts();
     let body = body
         .collect()
@@ -79,5 +90,5 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infal
         ));
     }
     text.push_str(&format!("body: {}\n", String::from_utf8_lossy(&body)));
-    Ok(Response::new(Full::new(Bytes::from(text))))
+    Ok(Response::new(Full::new(Bytes::from(text)).boxed()))
 }
