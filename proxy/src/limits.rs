@@ -114,3 +114,8 @@ pub const DRAIN_MAX: Duration = Duration::from_hours(1);
 pub const CUT_DEADLINE: Duration = Duration::from_secs(1);
 /// Time between the closing of the listeners and the first GOAWAY of a drain, and between two looks at what is left.
 pub const LISTENER_LINGER: Duration = Duration::from_millis(50);
+
+/// How long the last decision records may take to reach the agent when the process ends.
+pub const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
+/// After the last record was given to the stream: time for the bytes to leave.
+pub const LAST_WRITE: Duration = Duration::from_millis(100);

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Control, FLUSH_DEADLINE, finished};
+use super::{Control, finished};
 use crate::limits;
 use crate::snapshot::Snapshot;
 
@@ -93,14 +93,19 @@ async fn last_decisions(
     requests: mpsc::Sender<pb::ProxyRequest>,
     messages: &mut tonic::Streaming<pb::ProxySnapshot>,
 ) {
-    let flushed = timeout(FLUSH_DEADLINE, async {
+    let flushed = timeout(limits::FLUSH_DEADLINE, async {
         while !control.decisions.is_empty() {
             control.send_decisions(&requests);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         control.send_decisions(&requests);
+        while requests.capacity() < requests.max_capacity() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         drop(requests);
-        while let Ok(Some(_)) = messages.message().await {}
+        // WHY: the stream has taken everything; an agent that keeps its side open gets a moment to read it.
+        let closed = async { while let Ok(Some(_)) = messages.message().await {} };
+        let _ = timeout(limits::LAST_WRITE, closed).await;
     });
     if flushed.await.is_err() {
         tracing::warn!(

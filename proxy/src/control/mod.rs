@@ -8,7 +8,6 @@ pub mod store;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use ravelin_runtime::backoff::Backoff;
 use ravelin_runtime::drain::Drain;
@@ -168,6 +167,3 @@ fn entropy() -> f64 {
         ravelin_runtime::crypto::random_bytes::<4>(),
     )) / f64::from(u32::MAX)
 }
-
-/// How long the last records may take to reach the agent when the process ends.
-const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
