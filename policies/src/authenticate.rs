@@ -115,8 +115,8 @@ impl RequestAuthentications {
         verifier: &dyn SignatureVerifier,
         now: Timestamp,
     ) -> Result<RequestIdentity, AuthRefusal> {
-        if self.rules.is_empty() || is_preflight(request) {
-            return Ok(RequestIdentity::default());
+        if is_preflight(request) {
+            return Ok(self.without_forged_headers(RequestIdentity::default()));
         }
         let mut fault: Option<TokenFault> = None;
         let mut accepted: Vec<Accepted> = Vec::new();
@@ -139,9 +139,22 @@ impl RequestAuthentications {
         }
         match (accepted.is_empty(), fault) {
             (true, Some(fault)) => Err(fault.refusal()),
-            (true, None) => Ok(RequestIdentity::default()),
-            (false, _) => token::join(&accepted, request),
+            (true, None) => Ok(self.without_forged_headers(RequestIdentity::default())),
+            (false, _) => Ok(self.without_forged_headers(token::join(&accepted, request)?)),
         }
+    }
+
+    // Headers that rules make of claims are never the peer's own, token or not.
+    fn without_forged_headers(&self, mut identity: RequestIdentity) -> RequestIdentity {
+        for rule in &self.rules {
+            let of_claims = rule.claim_headers.iter().map(|(name, _)| name.clone());
+            identity
+                .remove_headers
+                .extend(of_claims.chain(rule.payload_header.clone()));
+        }
+        identity.remove_headers.sort();
+        identity.remove_headers.dedup();
+        identity
     }
 
     pub(crate) fn clock_skew(&self) -> Duration {

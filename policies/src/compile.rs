@@ -246,3 +246,99 @@ impl PeerMode {
         self != Self::Strict
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::object::Location;
+
+    fn peer(namespace: &str, selector: Option<&str>, mode: Option<PeerMode>) -> PeerAuthentication {
+        PeerAuthentication {
+            metadata: Metadata {
+                name: "p".into(),
+                namespace: namespace.into(),
+                labels: Labels::new(),
+                annotations: Labels::new(),
+            },
+            location: Location {
+                path: "p.yaml".into(),
+                line: 1,
+            },
+            selector: selector.map(|app| Labels::from([("app".to_owned(), app.to_owned())])),
+            mode,
+            port_modes: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn rule_83_and_84_workload_over_namespace_over_mesh_and_unset_inherits() {
+        use PeerMode::{Disable, Permissive, Strict};
+        let workload = Workload {
+            spiffe_id: SpiffeId::parse("spiffe://td/ns/shop/sa/a").unwrap(),
+            namespace: "shop".into(),
+            name: "a".into(),
+            labels: Labels::from([("app".to_owned(), "a".to_owned())]),
+        };
+        let mesh = || peer("root", None, Some(Permissive));
+        let namespace = |mode| peer("shop", None, mode);
+        let own = |mode| peer("shop", Some("a"), mode);
+        for (name, objects, want) in [
+            ("nothing", vec![], Strict),
+            ("mesh", vec![mesh()], Permissive),
+            ("namespace", vec![mesh(), namespace(Some(Strict))], Strict),
+            ("unset namespace", vec![mesh(), namespace(None)], Permissive),
+            (
+                "workload",
+                vec![mesh(), namespace(Some(Strict)), own(Some(Disable))],
+                Disable,
+            ),
+            (
+                "unset workload",
+                vec![mesh(), namespace(Some(Strict)), own(None)],
+                Strict,
+            ),
+            (
+                "other workload",
+                vec![mesh(), peer("shop", Some("b"), Some(Disable))],
+                Permissive,
+            ),
+            (
+                "other namespace",
+                vec![mesh(), peer("front", None, Some(Disable))],
+                Permissive,
+            ),
+            (
+                "selector in the root namespace",
+                vec![peer("root", Some("a"), Some(Disable))],
+                Strict,
+            ),
+            (
+                "first by name",
+                vec![namespace(Some(Permissive)), namespace(Some(Disable))],
+                Permissive,
+            ),
+        ] {
+            assert_eq!(
+                PeerModes::resolve(&objects, &workload, "root").mode(80),
+                want,
+                "{name}"
+            );
+        }
+        let mut ports = own(Some(Permissive));
+        ports.port_modes = BTreeMap::from([(80, Some(Strict)), (81, None)]);
+        let modes = PeerModes::resolve(&[ports], &workload, "root");
+        assert_eq!(
+            [80, 81, 82].map(|port| modes.mode(port)),
+            [Strict, Permissive, Permissive]
+        );
+    }
+
+    #[test]
+    fn compiled_policies_cross_threads() {
+        fn is_shared<T: Send + Sync>() {}
+        is_shared::<WorkloadPolicies>();
+        is_shared::<MeshSet>();
+    }
+}

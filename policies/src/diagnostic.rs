@@ -1,6 +1,7 @@
 //! What is wrong with a file: where, which rule, what would be right; all of a folder at once.
 
 use std::fmt;
+use std::fmt::Write as _;
 
 use serde::Serialize;
 
@@ -54,18 +55,18 @@ impl Diagnostic {
         if !self.path.is_empty() {
             text.push_str(&self.path);
             if self.line > 0 {
-                text.push_str(&format!(":{}:{}", self.line, self.column));
+                let _ = write!(text, ":{}:{}", self.line, self.column);
             }
             text.push_str(": ");
         }
         let level = if self.is_error { "error" } else { "warning" };
-        text.push_str(&format!("{level}[{}]: {}", self.code, self.message));
+        let _ = write!(text, "{level}[{}]: {}", self.code, self.message);
         if !self.snippet.is_empty() {
             text.push('\n');
             text.push_str(&self.snippet);
         }
         if let Some(help) = &self.help {
-            text.push_str(&format!("\n  help: {help}"));
+            let _ = write!(text, "\n  help: {help}");
         }
         text
     }

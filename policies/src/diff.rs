@@ -1,6 +1,7 @@
 //! What applying a new set over an old one changes, object by object.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use serde::Serialize;
 
@@ -105,7 +106,7 @@ fn summary(before: &ObjectRecord, after: &ObjectRecord) -> String {
         .collect::<Vec<_>>()
         .join("; ");
     if changed.len() > FIELDS_SHOWN_MAX {
-        text.push_str(&format!("; and {} more", changed.len() - FIELDS_SHOWN_MAX));
+        let _ = write!(text, "; and {} more", changed.len() - FIELDS_SHOWN_MAX);
     }
     text
 }

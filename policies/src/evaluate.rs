@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use ravelin_proto::spiffe_id::SpiffeId;
 use serde_json::{Map, Value};
 
 use crate::call::{Call, HttpCall};
@@ -103,7 +104,7 @@ fn connection_fact(clause: &Clause, call: Call<'_>) -> bool {
     };
     match &clause.field {
         Field::Principal => text(id.and_then(|id| id.as_str().strip_prefix("spiffe://"))),
-        Field::TrustDomain => text(id.map(|id| id.trust_domain_str())),
+        Field::TrustDomain => text(id.map(SpiffeId::trust_domain_str)),
         Field::Namespace => id.is_some_and(|id| {
             clause
                 .patterns

@@ -1,6 +1,7 @@
 //! Why a call was decided as it was; for a denial also which rule came closest, and what it lacked.
 
 use std::fmt;
+use std::fmt::Write as _;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -116,12 +117,13 @@ fn reason(
                 if count == 1 { "policy" } else { "policies" }
             );
             if let Some(nearest) = nearest {
-                text.push_str(&format!(
+                let _ = write!(
+                    text,
                     "; closest is rule {} of `{}`",
                     nearest.rule, nearest.policy
-                ));
+                );
                 if let Some(first) = nearest.missing.first() {
-                    text.push_str(&format!(": {first}"));
+                    let _ = write!(text, ": {first}");
                 }
             }
             text
@@ -295,7 +297,7 @@ fn actual_http(field: &Field, call: &HttpCall<'_>) -> String {
         Field::Header(name) => {
             let mut values = Vec::new();
             each_header(call, name, &mut |value| {
-                values.push(String::from_utf8_lossy(value).into_owned())
+                values.push(String::from_utf8_lossy(value).into_owned());
             });
             shown((!values.is_empty()).then(|| values.join(", ")).as_deref())
         }

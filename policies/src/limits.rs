@@ -61,6 +61,6 @@ pub const KEY_TRIES_MAX: usize = 8;
 /// Shortest and longest life of an SVID that a file may ask for.
 pub const TTL_MIN: Duration = Duration::from_secs(1);
 /// See [`TTL_MIN`].
-pub const TTL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+pub const TTL_MAX: Duration = Duration::from_hours(365 * 24);
 /// Largest clock skew that a file may ask for.
-pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(600);
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_mins(10);

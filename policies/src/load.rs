@@ -209,16 +209,24 @@ fn read_objects(
         }
         match document.header.kind {
             Kind::MeshConfig | Kind::WorkloadIdentity => {}
-            Kind::WorkloadEntry => read_into!(workload_entries, read_workload_entry),
+            Kind::WorkloadEntry => {
+                read_into!(workload_entries, read_workload_entry);
+            }
             Kind::AuthorizationPolicy => {
-                read_into!(authorization_policies, read_authorization_policy)
+                read_into!(authorization_policies, read_authorization_policy);
             }
             Kind::RequestAuthentication => {
-                read_into!(request_authentications, read_request_authentication)
+                read_into!(request_authentications, read_request_authentication);
             }
-            Kind::PeerAuthentication => read_into!(peer_authentications, read_peer_authentication),
-            Kind::ServiceEntry => read_into!(services, read_service),
-            Kind::PolicyTest => read_into!(tests, read_policy_test),
+            Kind::PeerAuthentication => {
+                read_into!(peer_authentications, read_peer_authentication);
+            }
+            Kind::ServiceEntry => {
+                read_into!(services, read_service);
+            }
+            Kind::PolicyTest => {
+                read_into!(tests, read_policy_test);
+            }
         }
     }
     set.identities = identities;

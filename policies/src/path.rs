@@ -197,22 +197,20 @@ fn decode(path: &str, decodes_slashes: bool) -> String {
     while let Some(first) = rest.chars().next() {
         let escape = rest.get(..3).filter(|_| first == '%');
         let byte = escape.and_then(|text| u8::from_str_radix(text.get(1..)?, 16).ok());
-        match (byte, escape) {
-            (Some(byte), Some(text)) => {
-                match char::from(byte) {
-                    c @ ('-' | '.' | '_' | '~' | '0'..='9' | 'A'..='Z' | 'a'..='z') => {
-                        decoded.push(c)
-                    }
-                    '/' | '\\' if decodes_slashes => decoded.push('/'),
-                    _ => decoded.push_str(text),
-                }
-                rest = rest.get(3..).unwrap_or_default();
-            }
-            _ => {
-                decoded.push(if first == '\\' { '/' } else { first });
-                rest = rest.get(first.len_utf8()..).unwrap_or_default();
-            }
+        let (Some(byte), Some(text)) = (byte, escape) else {
+            decoded.push(if first == '\\' { '/' } else { first });
+            rest = rest.get(first.len_utf8()..).unwrap_or_default();
+            continue;
+        };
+        let plain = char::from(byte);
+        if plain.is_ascii_alphanumeric() || matches!(plain, '-' | '.' | '_' | '~') {
+            decoded.push(plain);
+        } else if decodes_slashes && matches!(plain, '/' | '\\') {
+            decoded.push('/');
+        } else {
+            decoded.push_str(text);
         }
+        rest = rest.get(3..).unwrap_or_default();
     }
     decoded
 }

@@ -16,6 +16,10 @@ pub struct SourceFile {
 
 impl SourceFile {
     /// Takes bytes from outside: they must be UTF-8, within the limit, without NUL, below a plain relative path.
+    #[expect(
+        clippy::result_large_err,
+        reason = "made once for a file that is refused"
+    )]
     pub fn from_bytes(path: &str, bytes: &[u8]) -> Result<Self, Diagnostic> {
         let refuse = |code, line, column, message: String| {
             Err(Diagnostic::error(code, path, line, column, message))
@@ -77,14 +81,9 @@ fn path_fault(path: &str) -> Option<&'static str> {
 
 fn position_of(bytes: &[u8], at: usize) -> (u32, u32) {
     let before = bytes.get(..at).unwrap_or_default();
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-    let column = before
-        .iter()
-        .rev()
-        .take_while(|byte| **byte != b'\n')
-        .count()
-        + 1;
-    (small(line), small(column))
+    let last = before.split(|byte| *byte == b'\n').next_back();
+    let line = before.split(|byte| *byte == b'\n').count();
+    (small(line), small(last.map_or(0, <[u8]>::len) + 1))
 }
 
 /// A count as 32 bits; every file is far below that.

@@ -1,6 +1,7 @@
 //! Runs the cases of every PolicyTest against the compiled policies of their workload.
 
 use std::fmt;
+use std::fmt::Write as _;
 
 use serde::Serialize;
 
@@ -165,10 +166,10 @@ fn judge(test: &PolicyTest, case: &TestCase, outcome: Outcome) -> CaseReport {
     }
     .to_owned();
     if let Some(policy) = &case.policy {
-        expected.push_str(&format!(" by {policy}"));
+        let _ = write!(expected, " by {policy}");
     }
     if let Some(rule) = case.rule {
-        expected.push_str(&format!(" rule {rule}"));
+        let _ = write!(expected, " rule {rule}");
     }
     CaseReport {
         test: format!("{}/{}", test.metadata.namespace, test.metadata.name),

@@ -1,4 +1,11 @@
 //! A folder is loaded whole or refused with every reason at its place.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    unreachable_pub,
+    reason = "tables of a test"
+)]
 
 mod support;
 

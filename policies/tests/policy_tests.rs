@@ -1,4 +1,11 @@
 //! PolicyTest objects: read, run, reported.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    unreachable_pub,
+    reason = "tables of a test"
+)]
 
 mod support;
 

@@ -1,4 +1,11 @@
 //! RequestAuthentication: every rule of a token but the signature, which a fake verifier stands in for.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    unreachable_pub,
+    reason = "tables of a test"
+)]
 
 mod support;
 
@@ -547,6 +554,12 @@ fn rule_79_the_token_goes_no_further_and_claims_become_headers() {
     assert_eq!(
         (found.principal.as_deref(), found.subject.as_deref()),
         (Some("idp/alice"), Some("alice"))
+    );
+    let anonymous = run(&policies, &bearer(&[])).unwrap();
+    assert_eq!(
+        anonymous.remove_headers,
+        ["x-deep", "x-list", "x-none", "x-payload", "x-sub"],
+        "without a token nobody may claim these either"
     );
     let forwarded = compile(&authentication(&rule(", forwardOriginalToken: true")));
     assert!(

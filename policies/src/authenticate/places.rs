@@ -25,7 +25,7 @@ pub(super) fn tokens<'r>(
                     }
                     (Err(_), true) => is_text = false,
                     (Err(_), false) => {}
-                })
+                });
             }
             TokenPlace::Param(name) => {
                 let pairs = request

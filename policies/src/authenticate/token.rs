@@ -256,12 +256,6 @@ pub(super) fn join(
     let mut identity = identity_of_claims(first.claims.clone(), &first.rule.space_delimited);
     let mut cookies = Vec::new();
     for token in accepted {
-        for (name, _) in token.rule.claim_headers.iter() {
-            identity.remove_headers.push(name.clone());
-        }
-        identity
-            .remove_headers
-            .extend(token.rule.payload_header.clone());
         for (name, value) in claim_headers(&token.rule, &token.payload, &token.claims) {
             identity.set_headers.retain(|(known, _)| *known != name);
             identity.set_headers.push((name, value));
@@ -282,8 +276,6 @@ pub(super) fn join(
             .set_headers
             .extend(kept.map(|kept| ("cookie".to_owned(), kept)));
     }
-    identity.remove_headers.sort();
-    identity.remove_headers.dedup();
     Ok(identity)
 }
 

@@ -149,10 +149,7 @@ fn read_keys(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> Option<KeyOrig
             key_uri(written, at, reader)
         }
         [_, second, ..] => {
-            let message = format!(
-                "keys come from one place: `{}` stands beside others",
-                second
-            );
+            let message = format!("keys come from one place: `{second}` stands beside others");
             reader
                 .problems
                 .error(fields.key_at(second), "bad-combination", message);
@@ -191,22 +188,16 @@ fn key_uri(written: &str, at: Span, reader: &mut Reader<'_, '_>) -> Option<KeyOr
             .not_supported(at, "fetching `jwksUri` over HTTP");
         return None;
     }
-    let domain = written.strip_prefix("spiffe://").map(TrustDomain::parse);
-    match domain {
-        Some(Ok(domain)) => Some(KeyOrigin::TrustDomain(domain)),
-        Some(Err(_)) | None => {
-            let help = Some(
-                "write `spiffe://TRUST_DOMAIN` for the JWT bundle of a trust domain".to_owned(),
-            );
-            reader.problems.error_with_help(
-                at,
-                "bad-value",
-                format!("`{}` is not a place of keys", excerpt(written)),
-                help,
-            );
-            None
-        }
+    if let Some(Ok(domain)) = written.strip_prefix("spiffe://").map(TrustDomain::parse) {
+        return Some(KeyOrigin::TrustDomain(domain));
     }
+    let help =
+        Some("write `spiffe://TRUST_DOMAIN` for the JWT bundle of a trust domain".to_owned());
+    let message = format!("`{}` is not a place of keys", excerpt(written));
+    reader
+        .problems
+        .error_with_help(at, "bad-value", message, help);
+    None
 }
 
 // Rule 72: any explicit place replaces the default ones.

@@ -48,7 +48,7 @@ fn defaults(metadata: Metadata, location: Location, trust_domain: TrustDomain) -
             jwt_svid_ttl_secs: 300,
         },
         path_normalization: PathNormalization::default(),
-        clock_skew: Duration::from_secs(60),
+        clock_skew: Duration::from_mins(1),
         is_expiry_required: true,
         has_typed_claims: true,
         is_host_exact: false,

@@ -75,78 +75,65 @@ fn workload(written: &str, at: Span, reader: &mut Reader<'_, '_>) -> Option<Spif
     found.map(|identity| identity.spiffe_id.clone())
 }
 
+const CASE_FIELDS: [&str; 16] = [
+    "name",
+    "from",
+    "sourceIp",
+    "remoteIp",
+    "destinationIp",
+    "port",
+    "sni",
+    "protocol",
+    "method",
+    "host",
+    "path",
+    "headers",
+    "claims",
+    "expect",
+    "policy",
+    "rule",
+];
+
+const EXPECTATIONS: [(&str, Expectation); 3] = [
+    ("allow", Expectation::Allow),
+    ("deny", Expectation::Deny),
+    ("refuse", Expectation::Refuse),
+];
+
 fn read_case(
     node: &Node,
     destination: Option<&SpiffeId>,
     reader: &mut Reader<'_, '_>,
 ) -> Option<TestCase> {
-    let known = [
-        "name",
-        "from",
-        "sourceIp",
-        "remoteIp",
-        "destinationIp",
-        "port",
-        "sni",
-        "protocol",
-        "method",
-        "host",
-        "path",
-        "headers",
-        "claims",
-        "expect",
-        "policy",
-        "rule",
-    ];
-    let fields = Fields::of(node, "a case", &known, reader.problems)?;
+    let fields = Fields::of(node, "a case", &CASE_FIELDS, reader.problems)?;
     let name = fields.required_text("name", reader.problems);
-    let from = fields.text("from", reader.problems);
-    let from_at = fields.node("from").map_or(fields.at, |node| node.at);
-    let is_from_bad = from.is_some();
-    let from = from.and_then(|written| workload(written, from_at, reader));
+    let from = read_caller(&fields, reader);
     let source_ip = address(&fields, "sourceIp", reader).unwrap_or(LOOPBACK);
-    let identity = destination.and_then(|id| {
-        reader
-            .context
-            .identities
-            .iter()
-            .find(|identity| identity.spiffe_id == *id)
-    });
+    let identities = reader.context.identities;
+    let identity =
+        destination.and_then(|id| identities.iter().find(|identity| identity.spiffe_id == *id));
     let own_port = identity
         .and_then(|identity| identity.launch.as_ref())
         .map_or(80, |launch| launch.port);
     let port = fields
         .node("port")
         .and_then(|node| integer(node, "port", 0, 65_535, reader.problems));
-    let is_tcp = fields
-        .word(
-            "protocol",
-            &[("http", false), ("tcp", true)],
-            reader.problems,
-        )
-        .unwrap_or(false);
-    if is_tcp {
-        for name in ["method", "host", "path", "headers", "claims"] {
-            if fields.member(name).is_some() {
-                reader.problems.error(
-                    fields.key_at(name),
-                    "bad-combination",
-                    format!("`{name}` has no meaning with `protocol: tcp`"),
-                );
-            }
-        }
-    }
+    let own_name = identity.map_or("", |identity| identity.metadata.name.as_str());
+    let is_tcp = read_protocol(&fields, reader);
     fields.required("expect", reader.problems);
-    let words = [
-        ("allow", Expectation::Allow),
-        ("deny", Expectation::Deny),
-        ("refuse", Expectation::Refuse),
-    ];
-    let expect = fields.word("expect", &words, reader.problems);
-    let host = fields
-        .text("host", reader.problems)
-        .or(identity.map(|identity| identity.metadata.name.as_str()));
-    let case = TestCase {
+    let expect = fields.word("expect", &EXPECTATIONS, reader.problems);
+    let mut owned = |name: &str, default: &str| {
+        fields
+            .text(name, reader.problems)
+            .unwrap_or(default)
+            .to_owned()
+    };
+    let (method, host, path) = (
+        owned("method", "GET"),
+        owned("host", own_name),
+        owned("path", "/"),
+    );
+    Some(TestCase {
         name: name?.to_owned(),
         location: reader.location(node.at),
         remote_ip: address(&fields, "remoteIp", reader).unwrap_or(source_ip),
@@ -157,15 +144,9 @@ fn read_case(
             .unwrap_or(own_port),
         sni: fields.text("sni", reader.problems).map(str::to_owned),
         is_tcp,
-        method: fields
-            .text("method", reader.problems)
-            .unwrap_or("GET")
-            .to_owned(),
-        host: host.unwrap_or_default().to_owned(),
-        path: fields
-            .text("path", reader.problems)
-            .unwrap_or("/")
-            .to_owned(),
+        method,
+        host,
+        path,
         headers: fields
             .node("headers")
             .map(|node| read_headers(node, reader))
@@ -178,9 +159,42 @@ fn read_case(
         rule: fields
             .node("rule")
             .and_then(|node| integer(node, "rule", 1, 512, reader.problems)),
-        from,
+        from: from.ok()?,
+    })
+}
+
+/// What is wrong was reported where it stands.
+struct Reported;
+
+/// `from`; absent for plain text.
+fn read_caller(
+    fields: &Fields<'_>,
+    reader: &mut Reader<'_, '_>,
+) -> Result<Option<SpiffeId>, Reported> {
+    let Some(node) = fields.node("from") else {
+        return Ok(None);
     };
-    (case.from.is_some() || !is_from_bad).then_some(case)
+    let written = fields.text("from", reader.problems).ok_or(Reported)?;
+    workload(written, node.at, reader).map(Some).ok_or(Reported)
+}
+
+/// True for `tcp`, which has nothing of a request.
+fn read_protocol(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> bool {
+    let words = [("http", false), ("tcp", true)];
+    let is_tcp = fields
+        .word("protocol", &words, reader.problems)
+        .unwrap_or(false);
+    let of_requests = ["method", "host", "path", "headers", "claims"];
+    for name in of_requests
+        .into_iter()
+        .filter(|name| is_tcp && fields.member(name).is_some())
+    {
+        let message = format!("`{name}` has no meaning with `protocol: tcp`");
+        reader
+            .problems
+            .error(fields.key_at(name), "bad-combination", message);
+    }
+    is_tcp
 }
 
 fn address(fields: &Fields<'_>, name: &str, reader: &mut Reader<'_, '_>) -> Option<IpAddr> {

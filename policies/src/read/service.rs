@@ -70,31 +70,7 @@ pub(crate) fn read_service(
         Some(node) => read_ports(node, reader),
         None => Vec::new(),
     };
-    let workload_selector = fields.node("workloadSelector").and_then(|node| {
-        let selector = Fields::of(node, "`workloadSelector`", &["labels"], reader.problems)?;
-        selector.required("labels", reader.problems)?;
-        Some(selector.labels("labels", reader.problems))
-    });
-    let endpoints = match fields.node("endpoints") {
-        Some(node) => list(node, "endpoints", limits::VALUES_MAX, reader.problems)
-            .iter()
-            .filter_map(|item| read_endpoint(item, reader))
-            .collect(),
-        None => Vec::new(),
-    };
-    if workload_selector.is_some() && fields.member("endpoints").is_some() {
-        reader.problems.error(
-            fields.key_at("workloadSelector"),
-            "bad-combination",
-            "`workloadSelector` cannot stand beside `endpoints`",
-        );
-    } else if workload_selector.is_none() && fields.member("endpoints").is_none() {
-        reader.problems.error(
-            fields.at,
-            "missing-field",
-            "a service has `endpoints` or a `workloadSelector`",
-        );
-    }
+    let (workload_selector, endpoints) = read_places(&fields, reader);
     check_port_names(&ports, &endpoints, fields.key_at("endpoints"), reader);
     let subject_alt_names = read_peers(&fields, reader);
     Some(ServiceEntry {
@@ -106,6 +82,41 @@ pub(crate) fn read_service(
         workload_selector,
         subject_alt_names,
     })
+}
+
+/// The workloads that are selected, or the endpoints that are listed.
+fn read_places(
+    fields: &Fields<'_>,
+    reader: &mut Reader<'_, '_>,
+) -> (Option<Labels>, Vec<Endpoint>) {
+    let selector = fields.node("workloadSelector").and_then(|node| {
+        let selector = Fields::of(node, "`workloadSelector`", &["labels"], reader.problems)?;
+        selector.required("labels", reader.problems)?;
+        Some(selector.labels("labels", reader.problems))
+    });
+    let listed = fields.node("endpoints");
+    let fault = match (&selector, listed) {
+        (Some(_), Some(_)) => Some((
+            "bad-combination",
+            "`workloadSelector` cannot stand beside `endpoints`",
+        )),
+        (None, None) => Some((
+            "missing-field",
+            "a service has `endpoints` or a `workloadSelector`",
+        )),
+        (Some(_), None) | (None, Some(_)) => None,
+    };
+    if let Some((code, message)) = fault {
+        reader
+            .problems
+            .error(fields.key_at("workloadSelector"), code, message);
+    }
+    let items = listed.map(|node| list(node, "endpoints", limits::VALUES_MAX, reader.problems));
+    let endpoints = items
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|item| read_endpoint(item, reader));
+    (selector, endpoints.collect())
 }
 
 /// A field whose other values are known and refused by name.
