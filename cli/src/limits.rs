@@ -18,6 +18,8 @@ pub(crate) const RESTART_PAUSE_MIN: Duration = Duration::from_millis(200);
 pub(crate) const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A part that ran for so long starts again with the first pause.
 pub(crate) const RESTART_FORGIVEN_AFTER: Duration = Duration::from_secs(30);
+/// Pause before a decision log that broke off is followed again.
+pub(crate) const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
 /// How long a join token of `up` may be used.
 pub(crate) const JOIN_TOKEN_LIFE_SECS: i32 = 600;
 /// How long one HTTP call of the tour or the demo service may take.

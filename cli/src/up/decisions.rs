@@ -30,7 +30,7 @@ pub(crate) async fn follow(running: &RunningMesh, since_ms: i64) -> Outcome {
             }
         }
         since_ms = since_ms.min(now().unix_millis());
-        tokio::time::sleep(limits::RESTART_PAUSE_MAX).await;
+        tokio::time::sleep(limits::FOLLOW_PAUSE).await;
     }
 }
 

@@ -41,7 +41,11 @@ impl Part {
         spec: PartSpec,
         registrar: Option<Registrar>,
     ) -> Result<Self, Failure> {
-        File::create(&spec.log).map_err(|error| Failure::file("write", &spec.log, error))?;
+        let mut empty = OpenOptions::new();
+        empty.write(true).create(true).truncate(true).mode(0o600);
+        empty
+            .open(&spec.log)
+            .map_err(|error| Failure::file("write", &spec.log, error))?;
         let child = spawn(&spec, registrar.as_ref()).await?;
         Ok(Self {
             spec,
