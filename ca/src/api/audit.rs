@@ -36,7 +36,11 @@ pub struct AuditService {
 impl AuditService {
     /// Streams that follow the log end when `drain` begins.
     pub fn server(hub: Hub, drain: Drain) -> AuditServer<Self> {
-        AuditServer::new(Self { hub, drain }).max_decoding_message_size(SEGMENT_MESSAGE_BYTES_MAX)
+        AuditServer::new(Self::new(hub, drain)).max_decoding_message_size(SEGMENT_MESSAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn new(hub: Hub, drain: Drain) -> Self {
+        Self { hub, drain }
     }
 
     fn store(&self) -> &Store {

@@ -56,7 +56,8 @@ impl Caller {
 
     fn of_peer(id: &SpiffeId, serial: &str, registry: &Snapshot) -> Self {
         if let Some(agent) = registry.agent(id) {
-            let is_current = agent.serial == serial || agent.serial_before == serial;
+            let is_current =
+                !serial.is_empty() && (agent.serial == serial || agent.serial_before == serial);
             if agent.is_banned || !is_current {
                 return Self::FormerAgent {
                     id: id.clone(),
@@ -114,5 +115,83 @@ impl Caller {
                 "this method is for administrators",
             )),
         }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::os::fd::OwnedFd;
+
+    use ravelin_proto::time::Timestamp;
+    use ravelin_runtime::tls::PeerIdentity;
+    use tonic::Request;
+
+    use super::*;
+    use crate::store::tests::{entry, trust_domain};
+    use crate::sync::tests::agent;
+
+    /// A request from the admin socket.
+    pub(crate) fn local<T>(message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.extensions_mut().insert(PeerProcess {
+            pid: 1,
+            uid: 0,
+            gid: 0,
+            pidfd: Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap())),
+        });
+        request
+    }
+
+    /// A request over TLS with that SVID.
+    pub(crate) fn with_svid<T>(id: &SpiffeId, serial: &str, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.extensions_mut().insert(TlsPeer {
+            identity: Some(Arc::new(PeerIdentity {
+                id: id.clone(),
+                serial: serial.to_owned(),
+                authority_id: None,
+                not_after: Timestamp::from_unix_secs(2_000_000_000),
+                chain: Vec::new(),
+            })),
+            remote_addr: ([127, 0, 0, 1], 1).into(),
+        });
+        request
+    }
+
+    /// A request of a registered agent.
+    pub(crate) fn of_agent<T>(agent: &RegisteredAgent, message: T) -> Request<T> {
+        with_svid(&agent.id, &agent.serial, message)
+    }
+
+    #[test]
+    fn threat_19_a_caller_is_what_its_svid_and_the_registry_say() {
+        let mut admin = entry("admin", "/admin", "/node/local");
+        admin.is_admin = true;
+        let mut registry = Snapshot::of_entries(1, vec![admin, entry("w", "/w", "/node/local")]);
+        let mut banned = agent("banned");
+        banned.is_banned = true;
+        registry.replace_agents(vec![agent("a"), banned]);
+        let id = |path: &str| SpiffeId::new(&trust_domain(), path).unwrap();
+        for (path, serial, may_be_agent, may_be_admin) in [
+            ("/spire/agent/a", "5ea", true, false),
+            ("/spire/agent/a", "other", false, false),
+            ("/spire/agent/a", "", false, false),
+            ("/spire/agent/banned", "5ebanned", false, false),
+            ("/spire/agent/unknown", "1", false, false),
+            ("/w", "1", false, false),
+            ("/admin", "1", false, true),
+        ] {
+            let request = with_svid(&id(path), serial, ());
+            let caller = Caller::of(request.extensions(), &registry);
+            assert_eq!(caller.agent().is_ok(), may_be_agent, "{path} {serial}");
+            assert_eq!(caller.admin().is_ok(), may_be_admin, "{path} {serial}");
+        }
+        assert!(
+            Caller::of(local(()).extensions(), &registry)
+                .admin()
+                .is_ok()
+        );
+        let anonymous = Caller::of(Request::new(()).extensions(), &registry);
+        assert!(anonymous.admin().is_err() && anonymous.agent().is_err());
     }
 }

@@ -115,7 +115,11 @@ fn in_the_way(tx: &WriteTx, entry: &RegistrationEntry) -> Option<Arc<Registratio
 impl EntryService {
     /// The service.
     pub fn server(hub: Hub) -> EntryServer<Self> {
-        EntryServer::new(Self { hub })
+        EntryServer::new(Self::new(hub))
+    }
+
+    pub(crate) fn new(hub: Hub) -> Self {
+        Self { hub }
     }
 
     fn admin<T>(&self, request: &Request<T>) -> Result<String, Status> {

@@ -30,7 +30,11 @@ pub struct MeshService {
 impl MeshService {
     /// The service, with the message limit that a whole folder needs.
     pub fn server(hub: Hub) -> MeshServer<Self> {
-        MeshServer::new(Self { hub }).max_decoding_message_size(MESH_MESSAGE_BYTES_MAX)
+        MeshServer::new(Self::new(hub)).max_decoding_message_size(MESH_MESSAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn new(hub: Hub) -> Self {
+        Self { hub }
     }
 
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {

@@ -6,6 +6,8 @@ pub mod entry;
 pub mod entry_filter;
 pub mod mesh;
 pub mod sync;
+#[cfg(test)]
+mod tests;
 
 use tonic::Status;
 
