@@ -119,3 +119,97 @@ impl Attestor {
         unix::path_selector(&path).into_iter().chain(hash).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+    use std::process::{Child, Command, Stdio};
+
+    /// A process that waits for its input to end.
+    fn child() -> Child {
+        Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn pid_of(child: &Child) -> i32 {
+        i32::try_from(child.id()).unwrap()
+    }
+
+    fn peer(pid: i32, of: i32) -> PeerProcess {
+        let own = std::fs::metadata("/proc/self").unwrap();
+        PeerProcess {
+            pid,
+            uid: own.uid(),
+            gid: own.gid(),
+            pidfd: Arc::new(process::pidfd_open(of).unwrap()),
+        }
+    }
+
+    fn end(mut child: Child) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn attestor() -> Attestor {
+        Attestor::new(Arc::default())
+    }
+
+    #[test]
+    fn a_living_process_has_the_selectors_of_its_own_executable() {
+        let child = child();
+        let pid = pid_of(&child);
+        // Until the child has become `cat` it still is a copy of this process.
+        let link = format!("/proc/{pid}/exe");
+        while std::fs::read_link(&link).ok() == std::env::current_exe().ok() {
+            std::thread::yield_now();
+        }
+        let selectors = attestor().attest(&peer(pid, pid), true).unwrap();
+        let shown: Vec<String> = selectors.iter().map(ToString::to_string).collect();
+        let path = std::fs::read_link(&link).unwrap();
+        assert!(
+            shown.contains(&format!("unix:path:{}", path.display())),
+            "{shown:?}"
+        );
+        assert!(shown.contains(&"launch:none".to_owned()));
+        assert!(
+            shown
+                .iter()
+                .any(|selector| selector.starts_with("unix:sha256:"))
+        );
+        end(child);
+    }
+
+    #[test]
+    fn threat_01_a_number_that_was_given_to_another_process_attests_nothing() {
+        let gone = child();
+        let living = child();
+        let recycled = peer(pid_of(&living), pid_of(&gone));
+        end(gone);
+        assert!(matches!(
+            attestor().attest(&recycled, false),
+            Err(AttestError::PeerGone)
+        ));
+        end(living);
+    }
+
+    #[test]
+    fn threat_02_a_process_that_changed_its_user_after_it_connected_attests_nothing() {
+        let child = child();
+        let pid = pid_of(&child);
+        for (uid, gid) in [(1, 0), (0, 1)] {
+            let mut changed = peer(pid, pid);
+            changed.uid = changed.uid.wrapping_add(uid);
+            changed.gid = changed.gid.wrapping_add(gid);
+            let refused = attestor().attest(&changed, false);
+            assert!(
+                matches!(refused, Err(AttestError::CredentialsChanged)),
+                "{refused:?}"
+            );
+        }
+        end(child);
+    }
+}
