@@ -287,3 +287,82 @@ async fn relay(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ravelin_proto::pb::ravelin::v1::launch_server::{Launch, LaunchServer};
+    use ravelin_runtime::drain::Drain;
+    use ravelin_runtime::rpc::{RpcLimits, serve_uds};
+    use ravelin_runtime::uds::UdsListener;
+    use std::time::Duration;
+    use tokio::task::JoinHandle;
+    use tonic::service::Routes;
+    use tonic::{Request, Response, Status};
+
+    /// An agent that answers each registration and tells the test.
+    struct FakeAgent {
+        seen: mpsc::Sender<LaunchRequest>,
+    }
+
+    #[tonic::async_trait]
+    impl Launch for FakeAgent {
+        type RegisterStream = ReceiverStream<Result<LaunchResponse, Status>>;
+
+        async fn register(
+            &self,
+            request: Request<Streaming<LaunchRequest>>,
+        ) -> Result<Response<Self::RegisterStream>, Status> {
+            let seen = self.seen.clone();
+            let mut requests = request.into_inner();
+            let (responses, receiver) = mpsc::channel(8);
+            tokio::spawn(async move {
+                while let Ok(Some(request)) = requests.message().await {
+                    let (name, pid) = (request.name.clone(), request.pid);
+                    let _ = responses.send(Ok(LaunchResponse { name, pid })).await;
+                    let _ = seen.send(request).await;
+                }
+            });
+            Ok(Response::new(ReceiverStream::new(receiver)))
+        }
+    }
+
+    fn agent(socket: &Path, seen: mpsc::Sender<LaunchRequest>) -> (Drain, JoinHandle<()>) {
+        let listener = UdsListener::bind(socket, 0o600).unwrap();
+        let routes = Routes::new(LaunchServer::new(FakeAgent { seen }));
+        let drain = Drain::new();
+        let limits = RpcLimits {
+            drain_deadline: Duration::ZERO,
+            ..RpcLimits::default()
+        };
+        let serving = serve_uds(listener, routes, limits, drain.clone());
+        let task = tokio::spawn(async move { serving.await.unwrap() });
+        (drain, task)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_process_runs_once_it_is_registered_and_is_registered_again_after_the_agent_restarted()
+     {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("a.sock");
+        let (sender, mut seen) = mpsc::channel(8);
+        let registrar = Registrar::start(socket.clone());
+        let mut child = Command::new("sh")
+            .args(["-c", "read line; exec tail -f /dev/null"])
+            .stdin(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let (first, task) = agent(&socket, sender.clone());
+        registrar.release("orders", &mut child).await.unwrap();
+        assert!(child.stdin.is_none(), "the gate was opened");
+        let registered = seen.recv().await.unwrap();
+        assert_eq!(registered.name, "orders");
+
+        first.start();
+        task.await.unwrap();
+        let (_second, _task) = agent(&socket, sender);
+        let again = tokio::time::timeout(Duration::from_secs(20), seen.recv());
+        assert_eq!(again.await.unwrap().unwrap(), registered);
+    }
+}
