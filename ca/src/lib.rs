@@ -1,7 +1,7 @@
 //! The certificate authority: attestation, registration, issuance, rotation, audit, sync.
 //!
-//! State (store, registry, hub, audit log, mesh, sync) on one side, issuance (authorities,
-//! SVIDs, attestation) on the other; they meet in [`store::Store`] and [`hub::Hub`].
+//! State (store, registry, hub, audit log, mesh, sync) on one side, issuance (authorities, SVIDs, attestation) on the
+//! other; they meet in [`store::Store`] and [`hub::Hub`]. [`start`] wires them.
 
 pub mod acks;
 pub mod api;
@@ -18,5 +18,10 @@ pub mod mesh;
 pub mod metrics;
 pub mod registry;
 pub mod registry_json;
+pub mod server_identity;
 pub mod store;
 pub mod sync;
+mod wiring;
+
+pub use config::CaConfig;
+pub use wiring::{CaError, RunningCa, start};

@@ -58,3 +58,86 @@ pub const ENTRY_BATCH_MAX: usize = 500;
 pub const ENTRY_LIST_MAX: usize = 5_000;
 /// A request with one decision segment.
 pub const SEGMENT_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+// Issuance and authorities.
+
+/// Shortest life of an SVID that can be configured or asked for.
+pub const SVID_LIFE_MIN: Duration = Duration::from_secs(5);
+/// Longest life of an SVID, whatever an entry or an administrator asks for; longer wishes are clamped.
+pub const SVID_LIFE_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// Shortest life of an authority that can be configured.
+pub const AUTHORITY_LIFE_MIN: Duration = Duration::from_secs(10);
+/// Longest life of an authority that can be configured.
+pub const AUTHORITY_LIFE_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// Certificates begin so long before they are made: clocks of peers lag.
+pub const NOT_BEFORE_BACKDATE: Duration = Duration::from_secs(60);
+/// Authorities of one kind in the bundle, the active one included; preparing another is refused.
+pub const AUTHORITIES_KEPT_MAX: usize = 16;
+/// An authority stays in the bundle for so long after it has expired, for clocks that lag.
+pub const EXPIRED_AUTHORITY_KEPT: Duration = Duration::from_secs(600);
+/// A clock that shows this much less than the newest recorded issuance stops issuance.
+pub const CLOCK_BACK_MAX: Duration = Duration::from_secs(60);
+/// Bytes of a certificate signing request.
+pub const CSR_BYTES_MAX: usize = 16 * 1024;
+/// Requests in one batch.
+pub const ISSUE_BATCH_MAX: usize = 500;
+/// Bits of an RSA key, at least.
+pub const RSA_BITS_MIN: u32 = 2048;
+/// Bits of an RSA key, at most.
+pub const RSA_BITS_MAX: u32 = 4096;
+/// Audiences of one JWT-SVID.
+pub const AUDIENCES_MAX: usize = 32;
+/// Bytes of one audience.
+pub const AUDIENCE_BYTES_MAX: usize = 1024;
+/// Outcomes of signatures that wait to be logged; signing waits when there are more.
+pub const OUTCOMES_WAITING_MAX: usize = 4096;
+/// Outcomes in one append to the audit log.
+pub const OUTCOMES_BATCH_MAX: usize = 512;
+
+// Attestation.
+
+/// Life of a join token that names none.
+pub const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(600);
+/// Longest life of a join token.
+pub const JOIN_TOKEN_LIFE_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// Bytes of a token that an administrator chooses: 22 characters of base64 carry 128 bits.
+pub const JOIN_TOKEN_BYTES_MIN: usize = 22;
+/// Bytes of a token, at most.
+pub const JOIN_TOKEN_BYTES_MAX: usize = 256;
+/// Failed attestations that one address may make at once; one more each second.
+pub const ATTEST_FAILURES_MAX: u32 = 10;
+/// Addresses whose failures are remembered.
+pub const ATTEST_ADDRESSES_MAX: usize = 4096;
+/// An agent has so long to send its attestation.
+pub const ATTEST_DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes of the version that an agent reports.
+pub const VERSION_BYTES_MAX: usize = 64;
+/// Bytes of the reason that an administrator gives.
+pub const REASON_BYTES_MAX: usize = 1024;
+/// Agents on one page of a list.
+pub const PAGE_MAX: usize = 1000;
+
+// Rotation.
+
+/// A step of a rotation that waits longer gives up; another `rotate` goes on where it stopped.
+pub const ROTATION_STEP_MAX: Duration = Duration::from_secs(3600);
+/// How often the rotation and its schedule look again when nothing tells them to.
+pub const ROTATION_LOOK: Duration = Duration::from_secs(1);
+/// How often the schedule, the CA's own SVID and expired authorities are looked at.
+pub const SCHEDULE_LOOK: Duration = Duration::from_secs(2);
+/// SVIDs per second and agent while everything is reissued.
+pub const REISSUE_PER_SEC_MAX: u32 = 200;
+/// Life of the CA's own SVID; renewed at half.
+pub const SERVER_SVID_LIFE: Duration = Duration::from_secs(3600);
+/// Seconds between polls that the bundle suggests to foreign trust domains.
+pub const BUNDLE_REFRESH_HINT_SECS: u32 = 300;
+/// Serials that one deny-list entry for an agent names; more are cut off by the agent's ban alone.
+pub const DENIED_SERIALS_MAX: u32 = 10_000;
+/// What was issued stays on record for so long after it has ended.
+pub const ISSUED_KEPT: Duration = Duration::from_secs(86_400);
+/// Commands that wait for the rotation driver; further callers wait.
+pub const COMMANDS_WAITING_MAX: usize = 16;
+/// How often ended deny-list entries and old records are dropped.
+pub const HOUSEKEEPING: Duration = Duration::from_secs(30);
+/// Parts of the CA have so long to end after a drain; longer than the listeners' own drain.
+pub const CLOSE_DEADLINE: Duration = Duration::from_secs(15);

@@ -1,13 +1,24 @@
 //! The CA's gRPC services.
 
+pub mod access;
+pub mod admin;
+pub mod agent;
 pub mod audit;
+pub mod bundle;
 pub mod caller;
+pub mod debug;
 pub mod entry;
 pub mod entry_filter;
+pub mod localauthority;
+pub mod logger;
 pub mod mesh;
+pub mod rotation;
+pub mod status;
+pub mod svid;
 pub mod sync;
 #[cfg(test)]
 mod tests;
+pub mod trustdomain;
 
 use tonic::Status;
 

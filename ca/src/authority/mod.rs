@@ -1,1 +1,8 @@
-//! Authorities: states, schedule, journal and rotation.
+//! Authorities: what signs for the trust domain, since when, and how one follows another.
+
+pub mod certificate;
+pub mod custody;
+pub mod journal;
+pub mod rotate;
+pub mod schedule;
+pub mod state;

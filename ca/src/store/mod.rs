@@ -3,20 +3,25 @@
 //! SQL stands below this folder alone. A write and its audit leaves are one transaction, so a
 //! crash at any moment leaves a log that verifies and a registry that equals its replay.
 
+mod agents;
 mod audit;
+mod authorities;
 mod changes;
 mod decisions;
 mod denylist;
 mod entries;
 pub mod error;
+mod issued;
 pub mod kinds;
 mod mesh;
 mod open;
 mod query;
 pub(crate) mod rows;
 mod statements;
+mod statements_issuance;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tokens;
 mod writer;
 
 use std::collections::VecDeque;
@@ -31,13 +36,16 @@ use sqlx::sqlite::SqlitePool;
 use tokio::sync::watch;
 
 pub use audit::StoredCheckpoint;
+pub use authorities::{Authorities, BundleState};
 pub use changes::{Change, ChangeRow};
 pub use decisions::{Segment, decision_json};
 pub(crate) use decisions::{decision_columns, segment_digest};
 pub use denylist::{DeniedIdentity, DeniedSubject, Denylist};
 pub use error::StoreError;
+pub use issued::IssuedSvid;
 pub use mesh::{MeshDraft, MeshPair, MeshRecord};
 pub use query::{LogFilter, LogRecord, Page};
+pub use tokens::TokenUse;
 pub use writer::WriteTx;
 
 use crate::registry::{RegisteredAgent, Snapshot};
