@@ -168,6 +168,11 @@ impl<'a> Problems<'a> {
         self.error(at, "not-supported", format!("{what} is not supported yet"));
     }
 
+    /// False when a further warning would be dropped: no need to look for its near miss.
+    pub(crate) fn has_room(&self) -> bool {
+        self.found.len() < limits::DIAGNOSTICS_MAX
+    }
+
     pub(crate) fn has_errors(&self) -> bool {
         self.errors > 0
     }

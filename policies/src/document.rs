@@ -89,14 +89,22 @@ impl Size {
     }
 }
 
-/// The documents of a file that are not empty. What is wrong is reported; a tree that comes back is whole.
-pub(crate) fn parse(content: &str, problems: &mut Problems<'_>) -> Vec<Node> {
+/// The documents of a file that are not empty; `nodes_left` is what the set may still have. What is wrong is reported; a tree that comes back is whole.
+pub(crate) fn parse(
+    content: &str,
+    nodes_left: &mut usize,
+    problems: &mut Problems<'_>,
+) -> Vec<Node> {
     let mut options = Options::default();
     options.disallow_directives = true;
     options.flow_nesting_limit = limits::DEPTH_MAX;
     options.block_nesting_limit = limits::DEPTH_MAX;
     options.set_emit_comments(false);
-    let mut builder = Builder::default();
+    let nodes_max = (*nodes_left).min(limits::NODES_MAX);
+    let mut builder = Builder {
+        nodes_max,
+        ..Builder::default()
+    };
     for next in Parser::new_from_str_with_options(content, options) {
         let step = match next {
             Ok((event, span)) => builder.take(event, span, problems),
@@ -115,6 +123,7 @@ pub(crate) fn parse(content: &str, problems: &mut Problems<'_>) -> Vec<Node> {
             break;
         }
     }
+    *nodes_left = nodes_left.saturating_sub(builder.nodes);
     builder.documents
 }
 
@@ -162,6 +171,7 @@ struct Builder {
     stack: Vec<Frame>,
     anchors: BTreeMap<usize, Node>,
     nodes: usize,
+    nodes_max: usize,
     alias_bytes: usize,
 }
 
@@ -249,11 +259,15 @@ impl Builder {
 
     fn count(&mut self, nodes: usize, at: Span, problems: &mut Problems<'_>) -> Result<(), Stop> {
         self.nodes = self.nodes.saturating_add(nodes);
-        if self.nodes > limits::NODES_MAX {
+        if self.nodes > self.nodes_max {
             problems.error(
                 at,
                 "too-many-nodes",
-                format!("the file has more than {} values", limits::NODES_MAX),
+                format!(
+                    "the file has more than {} values, or the set more than {}",
+                    limits::NODES_MAX,
+                    limits::SET_NODES_MAX
+                ),
             );
             return Err(Stop);
         }
@@ -381,7 +395,7 @@ mod tests {
             content: content.into(),
         };
         let mut problems = Problems::new(&file);
-        let documents = parse(content, &mut problems);
+        let documents = parse(content, &mut limits::NODES_MAX.clone(), &mut problems);
         (
             documents,
             problems.found.iter().map(|found| found.code).collect(),

@@ -16,6 +16,8 @@ pub const DOCUMENTS_MAX: usize = 1_000;
 pub const DEPTH_MAX: usize = 32;
 /// Most YAML nodes of a file, aliases counted as often as they are used.
 pub const NODES_MAX: usize = 200_000;
+/// Most YAML nodes of a whole set.
+pub const SET_NODES_MAX: usize = 4_000_000;
 /// Longest scalar in bytes; a key set may stand inline.
 pub const SCALAR_BYTES_MAX: usize = 256 * 1024;
 /// Most bytes that the aliases of a file may copy.

@@ -74,11 +74,12 @@ pub fn load(files: &[SourceFile]) -> Result<MeshSet, Diagnostics> {
 
 fn read_documents(files: &[SourceFile], problems: &mut [Problems<'_>]) -> Vec<Document> {
     let mut documents = Vec::new();
+    let mut nodes_left = limits::SET_NODES_MAX;
     for (index, (file, problems)) in files.iter().zip(problems).enumerate() {
         if !file.is_yaml() {
             continue;
         }
-        for node in document::parse(&file.content, problems) {
+        for node in document::parse(&file.content, &mut nodes_left, problems) {
             if let Some(header) = read_header(&node, &file.path, problems) {
                 documents.push(Document {
                     header,
@@ -136,11 +137,7 @@ fn find_config(
     general: &mut Vec<Diagnostic>,
 ) -> Option<MeshConfig> {
     let fallback = fallback_config()?;
-    let context = Context {
-        config: &fallback,
-        identities: &[],
-        files: data,
-    };
+    let context = Context::new(&fallback, &[], data);
     let mut found = documents
         .iter()
         .filter(|document| document.header.kind == Kind::MeshConfig);
@@ -177,11 +174,7 @@ fn read_objects(
     config: MeshConfig,
     problems: &mut [Problems<'_>],
 ) -> (MeshSet, Identities) {
-    let context = Context {
-        config: &config,
-        identities: &[],
-        files: data,
-    };
+    let context = Context::new(&config, &[], data);
     let mut parts: Identities = Vec::new();
     for document in documents
         .iter()
@@ -194,11 +187,7 @@ fn read_objects(
         .iter()
         .map(|(identity, _, _)| identity.clone())
         .collect();
-    let context = Context {
-        config: &config,
-        identities: &identities,
-        files: data,
-    };
+    let context = Context::new(&config, &identities, data);
     let mut set = empty_set(config.clone());
     for document in documents {
         macro_rules! read_into {
@@ -274,32 +263,28 @@ fn check_duplicates(files: &[SourceFile], documents: &[Document], problems: &mut
 
 /// One SPIFFE ID with the same selectors twice, or with other labels or another namespace.
 fn check_identities(files: &[SourceFile], parts: &Identities, problems: &mut [Problems<'_>]) {
-    let mut seen: BTreeMap<_, Vec<&(WorkloadIdentity, usize, Span)>> = BTreeMap::new();
-    for part in parts {
-        let (identity, file, at) = part;
-        let earlier = seen.entry(&identity.spiffe_id).or_default();
-        for (other, other_file, other_at) in earlier.iter().copied() {
-            let place = format!("{}:{}", path_of(files, *other_file), other_at.line);
-            let id = &identity.spiffe_id;
-            let Some(problems) = problems.get_mut(*file) else {
-                continue;
-            };
-            if identity.selectors == other.selectors {
-                problems.error(
-                    *at,
-                    "duplicate-identity",
-                    format!("`{id}` has the same selectors as the WorkloadIdentity at {place}"),
-                );
-            } else if identity.metadata.labels != other.metadata.labels
-                || identity.metadata.namespace != other.metadata.namespace
-            {
-                let message = format!(
-                    "`{id}` has other labels or another namespace than the WorkloadIdentity at {place}; policies could not tell which hold"
-                );
-                problems.error(*at, "conflicting-identity", message);
-            }
+    let mut exact: BTreeMap<_, String> = BTreeMap::new();
+    let mut by_id: BTreeMap<_, (&WorkloadIdentity, String)> = BTreeMap::new();
+    for (identity, file, at) in parts {
+        let id = &identity.spiffe_id;
+        let place = format!("{}:{}", path_of(files, *file), at.line);
+        let Some(problems) = problems.get_mut(*file) else {
+            continue;
+        };
+        if let Some(first) = exact.insert((id, &identity.selectors), place.clone()) {
+            let message =
+                format!("`{id}` has the same selectors as the WorkloadIdentity at {first}");
+            problems.error(*at, "duplicate-identity", message);
+            continue;
         }
-        earlier.push(part);
+        let (first, first_place) = by_id.entry(id).or_insert((identity, place));
+        let (one, other) = (&first.metadata, &identity.metadata);
+        if one.labels != other.labels || one.namespace != other.namespace {
+            let message = format!(
+                "`{id}` has other labels or another namespace than the WorkloadIdentity at {first_place}; policies could not tell which hold"
+            );
+            problems.error(*at, "conflicting-identity", message);
+        }
     }
 }
 

@@ -54,10 +54,15 @@ pub struct Workload {
 impl Workload {
     /// Every label of `selector` is one of the workload's.
     pub fn has_labels(&self, selector: &Labels) -> bool {
-        selector
-            .iter()
-            .all(|(key, value)| self.labels.get(key) == Some(value))
+        has_labels(&self.labels, selector)
     }
+}
+
+/// Every label of `wanted` is one of `labels`.
+pub(crate) fn has_labels(labels: &Labels, wanted: &Labels) -> bool {
+    wanted
+        .iter()
+        .all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// One object as text, field by field: what [`crate::diff_sets`] compares.

@@ -26,15 +26,55 @@ pub(crate) use service::{read_service, read_workload_entry};
 use crate::diagnostic::{Problems, Span, excerpt, near_miss};
 use crate::document::Node;
 use crate::fields::Fields;
-use crate::object::{Labels, Location, Metadata, Workload};
+use crate::object::{Labels, Location, Metadata, has_labels};
 use crate::schema::{MeshConfig, WorkloadIdentity};
 
 /// What objects are read against.
 pub(crate) struct Context<'c> {
     pub(crate) config: &'c MeshConfig,
     pub(crate) identities: &'c [WorkloadIdentity],
+    by_id: BTreeMap<&'c str, &'c WorkloadIdentity>,
+    by_name: BTreeMap<(&'c str, &'c str), &'c WorkloadIdentity>,
     /// Every file by its path, for `jwksFile`.
     pub(crate) files: &'c BTreeMap<&'c str, &'c str>,
+}
+
+impl<'c> Context<'c> {
+    pub(crate) fn new(
+        config: &'c MeshConfig,
+        identities: &'c [WorkloadIdentity],
+        files: &'c BTreeMap<&'c str, &'c str>,
+    ) -> Self {
+        let by_name = identities.iter().map(|identity| {
+            let metadata = &identity.metadata;
+            (
+                (metadata.namespace.as_str(), metadata.name.as_str()),
+                identity,
+            )
+        });
+        Self {
+            config,
+            identities,
+            by_id: identities
+                .iter()
+                .map(|identity| (identity.spiffe_id.as_str(), identity))
+                .collect(),
+            by_name: by_name.collect(),
+            files,
+        }
+    }
+
+    pub(crate) fn identity(&self, id: &SpiffeId) -> Option<&'c WorkloadIdentity> {
+        self.by_id.get(id.as_str()).copied()
+    }
+
+    pub(crate) fn identity_named(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Option<&'c WorkloadIdentity> {
+        self.by_name.get(&(namespace, name)).copied()
+    }
 }
 
 /// One object that is being read.
@@ -64,8 +104,9 @@ impl Reader<'_, '_> {
         let root = &self.context.config.root_namespace;
         let namespace = &self.metadata.namespace;
         let is_hit = self.context.identities.iter().any(|identity| {
-            let workload = workload_of(identity);
-            (namespace == root || *namespace == workload.namespace) && workload.has_labels(&labels)
+            let metadata = &identity.metadata;
+            (namespace == root || *namespace == metadata.namespace)
+                && has_labels(&metadata.labels, &labels)
         });
         if !is_hit && !labels.is_empty() {
             let wanted: Vec<String> = labels
@@ -76,12 +117,17 @@ impl Reader<'_, '_> {
                 "no WorkloadIdentity of namespace `{namespace}` has the labels {}",
                 excerpt(&wanted.join(", "))
             );
-            let known = self
+            let has_room = self.problems.has_room();
+            let known: Vec<String> = self
                 .context
                 .identities
                 .iter()
-                .flat_map(|identity| &identity.metadata.labels);
-            let known: Vec<String> = known.map(|(key, value)| format!("{key}={value}")).collect();
+                .filter(|identity| {
+                    has_room && (namespace == root || *namespace == identity.metadata.namespace)
+                })
+                .flat_map(|identity| &identity.metadata.labels)
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect();
             let help = wanted
                 .first()
                 .and_then(|first| near_miss(first, known.iter().map(String::as_str)));
@@ -152,33 +198,17 @@ impl Reader<'_, '_> {
     /// A warning when an ID of the mesh's own trust domain belongs to no WorkloadIdentity.
     pub(crate) fn check_known(&mut self, id: &SpiffeId, at: Span) {
         let identities = self.context.identities;
-        if identities.is_empty()
+        let is_fine = identities.is_empty()
             || !id.is_member_of(self.trust_domain())
-            || identities.iter().any(|identity| identity.spiffe_id == *id)
-        {
+            || self.context.identity(id).is_some();
+        if is_fine || !self.problems.has_room() {
             return;
         }
-        let help = near_miss(
-            id.as_str(),
-            identities
-                .iter()
-                .map(|identity| identity.spiffe_id.as_str()),
-        );
-        self.problems.warning(
-            at,
-            "unknown-identity",
-            format!("no WorkloadIdentity has the SPIFFE ID `{id}`"),
-            help,
-        );
-    }
-}
-
-/// An identity as the workload that policies select.
-pub(crate) fn workload_of(identity: &WorkloadIdentity) -> Workload {
-    Workload {
-        spiffe_id: identity.spiffe_id.clone(),
-        namespace: identity.metadata.namespace.clone(),
-        name: identity.metadata.name.clone(),
-        labels: identity.metadata.labels.clone(),
+        let known = identities
+            .iter()
+            .map(|identity| identity.spiffe_id.as_str());
+        let help = near_miss(id.as_str(), known);
+        let message = format!("no WorkloadIdentity has the SPIFFE ID `{id}`");
+        self.problems.warning(at, "unknown-identity", message, help);
     }
 }

@@ -50,19 +50,18 @@ fn workload(written: &str, at: Span, reader: &mut Reader<'_, '_>) -> Option<Spif
     let (namespace, name) = written
         .split_once('/')
         .unwrap_or((&reader.metadata.namespace, written));
-    let identities = reader.context.identities;
-    let found = identities.iter().find(|identity| {
-        identity.metadata.namespace == namespace && identity.metadata.name == name
-    });
+    let found = reader.context.identity_named(namespace, name);
     if found.is_none() {
-        let names: Vec<String> = identities
+        let wanted = format!("{namespace}/{name}");
+        let identities = reader
+            .context
+            .identities
             .iter()
+            .filter(|_| reader.problems.has_room());
+        let names: Vec<String> = identities
             .map(|identity| format!("{}/{}", identity.metadata.namespace, identity.metadata.name))
             .collect();
-        let help = near_miss(
-            &format!("{namespace}/{name}"),
-            names.iter().map(String::as_str),
-        );
+        let help = near_miss(&wanted, names.iter().map(String::as_str));
         let message = format!(
             "namespace `{}` has no WorkloadIdentity `{}`",
             excerpt(namespace),
@@ -109,9 +108,7 @@ fn read_case(
     let name = fields.required_text("name", reader.problems);
     let from = read_caller(&fields, reader);
     let source_ip = address(&fields, "sourceIp", reader).unwrap_or(LOOPBACK);
-    let identities = reader.context.identities;
-    let identity =
-        destination.and_then(|id| identities.iter().find(|identity| identity.spiffe_id == *id));
+    let identity = destination.and_then(|id| reader.context.identity(id));
     let own_port = identity
         .and_then(|identity| identity.launch.as_ref())
         .map_or(80, |launch| launch.port);
