@@ -251,3 +251,84 @@ fn parse_duration(text: &str) -> Option<Duration> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        name = "orders"
+        agent_socket = "/run/ravelin/agent.sock"
+        outbound = "127.0.0.1:15001"
+        [[inbound]]
+        listen = "0.0.0.0:15006"
+        forward = "127.0.0.1:8080"
+    "#;
+
+    fn checked(text: &str) -> Result<ProxyConfig, String> {
+        let config: ProxyConfig =
+            toml::from_str(text).map_err(|error| error.message().to_owned())?;
+        config.check().map_err(|error| error.to_string())?;
+        Ok(config)
+    }
+
+    #[test]
+    fn a_short_file_gets_the_defaults() {
+        let config = checked(GOOD).unwrap();
+        assert_eq!(config.drain, Duration::from_secs(10));
+        assert_eq!(config.inbound[0].protocol, Protocol::Http);
+        assert!(config.worker_count() >= 1);
+        assert!((config.decision_sample_allowed - 1.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn what_cannot_work_or_opens_a_hole_is_refused() {
+        let top = |line: &str| format!("{line}\n{GOOD}");
+        let rows = [
+            ("unknown key", top("nmae = 'x'"), "unknown field `nmae`"),
+            (
+                "outbound to the world",
+                GOOD.replace("127.0.0.1:15001", "0.0.0.0:15001"),
+                "not a loopback address",
+            ),
+            (
+                "admin to the world",
+                top("admin = '0.0.0.0:15000'"),
+                "not a loopback address",
+            ),
+            (
+                "one address twice",
+                GOOD.replace("0.0.0.0:15006", "127.0.0.1:15001"),
+                "given to two listeners",
+            ),
+            (
+                "a loop",
+                GOOD.replace("127.0.0.1:8080", "127.0.0.1:15001"),
+                "forwards to one of the proxy's own",
+            ),
+            ("no workers", top("workers = 0"), "between 1 and"),
+            (
+                "drain without unit",
+                top("drain = '10'"),
+                "is not a duration",
+            ),
+            ("drain too long", top("drain = '2h'"), "at most 1h"),
+            (
+                "sample",
+                top("decision_sample_allowed = 2.0"),
+                "between 0.0 and 1.0",
+            ),
+            ("name", GOOD.replace("orders", ""), "1 to 128 characters"),
+            (
+                "service without port",
+                format!("{GOOD}\n[[tcp_outbound]]\nlisten = '127.0.0.1:7000'\nservice = 'a.shop'"),
+                "write `HOST:PORT`",
+            ),
+            ("identity", top("spiffe_id = 'orders'"), ""),
+        ];
+        for (name, text, want) in rows {
+            let refused = checked(&text).unwrap_err();
+            assert!(refused.contains(want), "{name}: {refused}");
+        }
+    }
+}

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     let config = match ProxyConfig::load(&arguments.config) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("{}", whole(&error));
             return ExitCode::from(2);
         }
     };
@@ -41,12 +41,27 @@ fn main() -> ExitCode {
     match ravelin_proxy::run_program(config, Drain::new()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error @ (ProxyError::Config(_) | ProxyError::Bind(_))) => {
-            eprintln!("{error}");
+            eprintln!("{}", whole(&error));
             ExitCode::from(2)
         }
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("{}", whole(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and what caused it, in one line; a cause that the text above it already tells is not repeated.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let said = next.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = next.source();
+    }
+    text
 }

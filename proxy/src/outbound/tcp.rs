@@ -93,7 +93,7 @@ async fn dial(
     snapshot: &Arc<Snapshot>,
     route: &Arc<Route>,
 ) -> Result<(TlsStream<TcpStream>, Rc<Peer>), DialError> {
-    let mut last = DialError::NotReady;
+    let mut last = DialError::NoEndpoint;
     let cluster = worker.clusters().of(route);
     for pool in cluster.order() {
         let Some(address) = pool.peer_address() else {

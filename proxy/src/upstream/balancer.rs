@@ -107,7 +107,7 @@ impl Cluster {
         head: &Parts,
         body: &Rc<BodySource>,
     ) -> Result<Answered, SendError> {
-        let mut last = SendError::Dial(DialError::NotReady);
+        let mut last = SendError::Dial(DialError::NoEndpoint);
         for pool in self.order() {
             match pool.send(worker, head, body).await {
                 Err(SendError::Dial(error)) => {

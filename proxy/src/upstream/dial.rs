@@ -20,6 +20,9 @@ pub enum DialError {
     /// The proxy has no identity, or an expired one.
     #[error("the proxy has no valid identity")]
     NotReady,
+    /// The service has no endpoint.
+    #[error("the service has no endpoint")]
+    NoEndpoint,
     /// Nobody answers.
     #[error("`{address}` cannot be reached: {source}")]
     Connect {
@@ -62,6 +65,7 @@ impl DialError {
             Self::Handshake { source, .. } => source.kind() == std::io::ErrorKind::InvalidData,
             Self::Denied(_) => true,
             Self::NotReady
+            | Self::NoEndpoint
             | Self::Connect { .. }
             | Self::Deadline(_)
             | Self::Identity(_)
