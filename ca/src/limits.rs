@@ -19,7 +19,7 @@ pub const AUDIT_EVENT_BYTES_MAX: usize = 1024 * 1024;
 /// How often a wait looks whether a lost agent stopped counting.
 pub const LIVENESS_CHECK: Duration = Duration::from_millis(500);
 /// An agent whose stream ended counts as live for this long.
-pub const AGENT_LOST: Duration = Duration::from_secs(60);
+pub const AGENT_LOST: Duration = Duration::from_mins(1);
 /// How long a new `Sync` stream may take to say `hello`.
 pub const SYNC_HELLO: Duration = Duration::from_secs(10);
 /// Entries of one `Sync` message: about 1 MiB of what gRPC takes.
@@ -39,7 +39,7 @@ pub const MESH_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// A request with a whole mesh folder, and room to say that it is too large.
 pub const MESH_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long `apply --wait` waits for acknowledgements.
-pub const APPLY_WAIT: Duration = Duration::from_secs(60);
+pub const APPLY_WAIT: Duration = Duration::from_mins(1);
 /// Decisions of one segment.
 pub const SEGMENT_DECISIONS_MAX: usize = 10_000;
 /// Longest canonical JSON of one decision.

@@ -64,13 +64,10 @@ impl MeshService {
         }))
     }
 
-    async fn current(&self) -> Result<Option<Proposal>, Status> {
-        let current = self.hub.store().mesh().borrow().current.clone();
-        match current {
-            // A set that today's rules refuse is planned over as if it were not there.
-            Some(record) => Ok(publish::parse_record(self.hub.store(), &record).ok()),
-            None => Ok(None),
-        }
+    fn current(&self) -> Option<Proposal> {
+        let current = self.hub.store().mesh().borrow().current.clone()?;
+        // A set that today's rules refuse is planned over as if it were not there.
+        publish::parse_record(self.hub.store(), &current).ok()
     }
 }
 
@@ -159,7 +156,7 @@ impl Mesh for MeshService {
         let files = request.into_inner().files;
         let response = match Proposal::parse(&files, store.trust_domain()) {
             Ok(proposal) => pb::PlanResponse {
-                changes: proposal.changes_from(self.current().await?.as_ref()),
+                changes: proposal.changes_from(self.current().as_ref()),
                 diagnostics: proposal.warnings(),
                 base_revision,
             },

@@ -29,7 +29,16 @@ pub(crate) fn store_status(error: &StoreError) -> Status {
     match error {
         StoreError::Entry(reason) => Status::invalid_argument(reason.to_string()),
         StoreError::Event(reason) => Status::invalid_argument(reason.clone()),
-        _ => {
+        StoreError::Folder { .. }
+        | StoreError::Locked { .. }
+        | StoreError::Corrupt { .. }
+        | StoreError::ForeignDatabase { .. }
+        | StoreError::NewerSchema { .. }
+        | StoreError::ForeignTrustDomain { .. }
+        | StoreError::Tampered { .. }
+        | StoreError::Row { .. }
+        | StoreError::Stopped(_)
+        | StoreError::Database(_) => {
             tracing::error!(%error, source = ?std::error::Error::source(error), "the store failed");
             Status::unavailable("the CA's store failed; see its log")
         }

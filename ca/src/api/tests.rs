@@ -7,6 +7,7 @@ use ravelin_proto::pb::ravelin::v1::audit_server::Audit;
 use ravelin_proto::pb::ravelin::v1::export_record::Item;
 use ravelin_proto::pb::spire::api::server::entry::v1 as pb;
 use ravelin_proto::pb::spire::api::server::entry::v1::entry_server::Entry;
+use ravelin_proto::pb::spire::api::types;
 use ravelin_runtime::drain::Drain;
 use tokio_stream::StreamExt;
 use tonic::Code;
@@ -19,6 +20,9 @@ use crate::audit::check::LogCheck;
 use crate::hub::Hub;
 use crate::store::tests::{entry, open};
 use crate::sync::tests::agent;
+
+type Change = fn(&mut audit_pb::AuditQuery);
+type Fill = fn(&mut audit_pb::AuditQuery, String);
 
 struct Fixture {
     hub: Hub,
@@ -73,6 +77,29 @@ impl Fixture {
         }
     }
 
+    /// Paths of the SPIFFE IDs that match, listed one a page.
+    async fn list(&self, filter: Option<pb::list_entries_request::Filter>) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut request = pb::ListEntriesRequest {
+            page_size: 1,
+            filter,
+            ..Default::default()
+        };
+        loop {
+            let page = self.entries.list_entries(local(request.clone())).await;
+            let page = page.unwrap().into_inner();
+            names.extend(
+                page.entries
+                    .into_iter()
+                    .map(|entry| entry.spiffe_id.unwrap().path),
+            );
+            if page.next_page_token.is_empty() {
+                return names;
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
     async fn query(&self, query: audit_pb::AuditQuery) -> Vec<String> {
         let stream = self.audit.query(local(query)).await.unwrap().into_inner();
         let records: Vec<_> = stream.collect::<Result<Vec<_>, _>>().await.unwrap();
@@ -87,7 +114,6 @@ impl Fixture {
 async fn a_query_filters_both_logs_and_merges_them_by_time() {
     let ca = fixture().await;
     ca.fill().await;
-    type Change = fn(&mut audit_pb::AuditQuery);
     let cases: [(&str, Change, usize); 18] = [
         ("everything", |_| {}, 11),
         ("audit", |query| query.log = "audit".to_owned(), 5),
@@ -152,8 +178,7 @@ async fn threat_37_a_filter_is_a_value_and_never_a_statement() {
         "\"; DROP TABLE audit_leaves; --",
         "x' UNION SELECT 1",
     ] {
-        type Change = fn(&mut audit_pb::AuditQuery, String);
-        let fields: [Change; 8] = [
+        let fields: [Fill; 8] = [
             |query, text| query.kind = text,
             |query, text| query.actor = text,
             |query, text| query.spiffe_id = text,
@@ -166,7 +191,7 @@ async fn threat_37_a_filter_is_a_value_and_never_a_statement() {
         for change in fields {
             let mut query = audit_pb::AuditQuery::default();
             change(&mut query, text.to_owned());
-            assert_eq!(ca.query(query).await, [] as [String; 0], "{text}");
+            assert!(ca.query(query).await.is_empty(), "{text}");
         }
     }
     assert_eq!(ca.query(audit_pb::AuditQuery::default()).await.len(), 11);
@@ -286,7 +311,7 @@ async fn an_export_verifies_without_the_store() {
         match record.item.unwrap() {
             Item::Leaf(leaf) => drop(check.leaf(leaf.index, &leaf.json).unwrap()),
             Item::Checkpoint(checkpoint) => {
-                drop(check.checkpoint(&checkpoint.note).unwrap().clone())
+                drop(check.checkpoint(&checkpoint.note).unwrap().clone());
             }
             Item::Segment(segment) => {
                 assert_eq!(segment.records.split(|byte| *byte == b'\n').count(), 6);
@@ -297,19 +322,20 @@ async fn an_export_verifies_without_the_store() {
     assert_eq!((check.finish().unwrap().size, segments), (5, 1));
 }
 
+fn named(id: &str, path: &str) -> types::Entry {
+    let mut message = entry_to_pb(&entry("x", path, "/node/local"));
+    message.id = id.to_owned();
+    message
+}
+
 #[tokio::test]
-async fn entries_are_created_listed_changed_and_deleted_as_in_spire() {
+async fn entries_are_created_one_by_one_with_spires_codes() {
     let ca = fixture().await;
     let create = |entries| {
         local(pb::BatchCreateEntryRequest {
             entries,
             output_mask: None,
         })
-    };
-    let named = |id: &str, path: &str| {
-        let mut message = entry_to_pb(&entry("x", path, "/node/local"));
-        message.id = id.to_owned();
-        message
     };
     let mut foreign = named("f", "/f");
     foreign.spiffe_id.as_mut().unwrap().trust_domain = "other.example".to_owned();
@@ -352,7 +378,17 @@ async fn entries_are_created_listed_changed_and_deleted_as_in_spire() {
         results[3].entry.as_ref().unwrap().id,
         results[0].entry.as_ref().unwrap().id
     );
+}
 
+#[tokio::test]
+async fn entries_are_changed_listed_by_page_and_filter_and_deleted() {
+    let ca = fixture().await;
+    let entries = vec![named("a", "/a"), named("b", "/b")];
+    let request = pb::BatchCreateEntryRequest {
+        entries,
+        output_mask: None,
+    };
+    ca.entries.batch_create_entry(local(request)).await.unwrap();
     let update = named("b", "/b2");
     let request = pb::BatchUpdateEntryRequest {
         entries: vec![update, named("no", "/x")],
@@ -371,50 +407,14 @@ async fn entries_are_created_listed_changed_and_deleted_as_in_spire() {
         i32::from(Code::NotFound)
     );
 
-    let mut names = Vec::new();
-    let mut token = String::new();
-    loop {
-        let request = pb::ListEntriesRequest {
-            page_size: 1,
-            page_token: token,
-            ..Default::default()
-        };
-        let page = ca
-            .entries
-            .list_entries(local(request))
-            .await
-            .unwrap()
-            .into_inner();
-        names.extend(
-            page.entries
-                .iter()
-                .map(|entry| entry.spiffe_id.as_ref().unwrap().path.clone()),
-        );
-        if page.next_page_token.is_empty() {
-            break;
-        }
-        token = page.next_page_token;
-    }
+    let mut names = ca.list(None).await;
     names.sort();
     assert_eq!(names, ["/a", "/b2"]);
     let filter = pb::list_entries_request::Filter {
         by_spiffe_id: Some(id_to_pb(&entry("x", "/b2", "/p").spiffe_id)),
         ..Default::default()
     };
-    let request = pb::ListEntriesRequest {
-        filter: Some(filter),
-        ..Default::default()
-    };
-    assert_eq!(
-        ca.entries
-            .list_entries(local(request))
-            .await
-            .unwrap()
-            .into_inner()
-            .entries
-            .len(),
-        1
-    );
+    assert_eq!(ca.list(Some(filter)).await, ["/b2"]);
 
     let request = pb::BatchDeleteEntryRequest {
         ids: vec!["b".to_owned(), "b".to_owned()],

@@ -95,10 +95,10 @@ impl LogReader {
         let decision = self.decisions.waiting.front().map(LogRecord::order);
         let lane = match (leaf, decision) {
             (None, None) => return Ok(None),
-            (Some(_), None) => &mut self.leaves,
-            (None, Some(_)) => &mut self.decisions,
-            (Some(leaf), Some(decision)) if leaf <= decision => &mut self.leaves,
-            (Some(_), Some(_)) => &mut self.decisions,
+            (Some(leaf), decision) if decision.is_none_or(|decision| leaf <= decision) => {
+                &mut self.leaves
+            }
+            (_, _) => &mut self.decisions,
         };
         Ok(lane.waiting.pop_front())
     }

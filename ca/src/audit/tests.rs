@@ -1,7 +1,6 @@
 //! Tampering with a copy of the store, record by record, and what verification says.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use ravelin_policies::{SourceFile, set_digest};
 use ravelin_proto::pb::ravelin::v1::Decision;
@@ -96,7 +95,7 @@ fn decision(number: u64) -> Decision {
         workload: "spiffe://shop.example/ns/shop/sa/payments".to_owned(),
         peer: "spiffe://shop.example/ns/shop/sa/orders".to_owned(),
         peer_serial: format!("{number:x}"),
-        is_allowed: number % 2 == 0,
+        is_allowed: number.is_multiple_of(2),
         code: "allowed".to_owned(),
         policy: "shop/payments".to_owned(),
         rule: 1,
@@ -177,96 +176,123 @@ fn copy(folder: &Path, bytes: &[u8]) -> PathBuf {
     path
 }
 
+/// A column of a table, as SQLite tells it.
+struct Column {
+    name: String,
+    kind: String,
+    is_key: bool,
+}
+
+async fn columns_of(conn: &mut SqliteConnection, table: &str) -> Vec<Column> {
+    let info = format!("PRAGMA table_info({table})");
+    let rows = sqlx::raw_sql(AssertSqlSafe(info))
+        .fetch_all(conn)
+        .await
+        .unwrap();
+    rows.iter()
+        .map(|row| Column {
+            name: row.get(1),
+            kind: row.get(2),
+            is_key: row.get::<i64, _>(5) > 0,
+        })
+        .collect()
+}
+
+/// For six rows of a table: each without it, and with each column changed in two ways.
+async fn changes_of(conn: &mut SqliteConnection, table: &str, columns: &[Column]) -> Vec<String> {
+    let keys: Vec<&String> = columns
+        .iter()
+        .filter(|column| column.is_key)
+        .map(|column| &column.name)
+        .collect();
+    let quoted: Vec<String> = keys.iter().map(|key| format!("quote({key})")).collect();
+    let text = format!("SELECT {} FROM {table} ORDER BY 1", quoted.join("||'|'||"));
+    let rows = sqlx::raw_sql(AssertSqlSafe(text))
+        .fetch_all(conn)
+        .await
+        .unwrap();
+    let mut all = Vec::new();
+    for row in rows.iter().step_by(rows.len().div_ceil(6).max(1)) {
+        let values: String = row.get(0);
+        let place: Vec<String> = keys
+            .iter()
+            .zip(values.split('|'))
+            .map(|(key, value)| format!("{key} = {value}"))
+            .collect();
+        let place = place.join(" AND ");
+        all.push(format!("DELETE FROM {table} WHERE {place}"));
+        for Column { name, kind, .. } in columns {
+            let changes = match kind.as_str() {
+                "INTEGER" => [format!("{name} + 1"), format!("-{name} - 1")],
+                "BLOB" => [
+                    format!("CAST(substr({name}, 2) AS BLOB)"),
+                    "x'00'".to_owned(),
+                ],
+                _ => [
+                    format!("{name} || ' '"),
+                    format!("'x' || substr({name}, 2)"),
+                ],
+            };
+            for change in changes {
+                all.push(format!(
+                    "UPDATE {table} SET {name} = {change} WHERE {place}"
+                ));
+            }
+        }
+    }
+    all
+}
+
+/// A copy of a row under another key, for each column of the key.
+fn additions_to(table: &str, columns: &[Column]) -> Vec<String> {
+    let has_unique = |name: &str| table == "audit_checkpoints" || name == "leaf_index";
+    columns
+        .iter()
+        .filter(|column| column.is_key)
+        .map(|key| {
+            let values: Vec<String> = columns
+                .iter()
+                .map(|Column { name, kind, .. }| match kind.as_str() {
+                    "INTEGER" if *name == key.name || has_unique(name) => {
+                        format!("{name} + 1000000")
+                    }
+                    "TEXT" if *name == key.name => format!("{name} || 'x'"),
+                    _ => name.clone(),
+                })
+                .collect();
+            let values = values.join(", ");
+            format!("INSERT INTO {table} SELECT {values} FROM {table} LIMIT 1")
+        })
+        .collect()
+}
+
+/// Neighbours that change places.
+fn swaps() -> Vec<String> {
+    let swap = |table: &str, key: &str, columns: &str, first: u64| {
+        format!(
+            "CREATE TEMP TABLE t AS SELECT * FROM {table} WHERE {key} IN ({first}, {first} + 1); \
+             UPDATE {table} SET ({columns}) = \
+             (SELECT {columns} FROM t WHERE t.{key} = 2 * {first} + 1 - {table}.{key}) \
+             WHERE {key} IN ({first}, {first} + 1)"
+        )
+    };
+    let columns = "time_ms, kind, actor, spiffe_id, agent_id, serial, jti, json, hash";
+    let leaves = (1..120)
+        .step_by(7)
+        .map(|first| swap("audit_leaves", "idx", columns, first));
+    let checkpoints = (1..6).map(|first| swap("audit_checkpoints", "number", "note", first));
+    leaves.chain(checkpoints).collect()
+}
+
 /// Every statement that changes, removes, adds or swaps one record.
 async fn mutations(bytes: &[u8], folder: &Path) -> Vec<String> {
     let path = copy(folder, bytes);
     let mut conn = connect(&path).await;
-    let mut all = Vec::new();
+    let mut all = swaps();
     for table in TABLES.iter().chain(&["decisions"]) {
-        let info = format!("PRAGMA table_info({table})");
-        let columns = sqlx::raw_sql(AssertSqlSafe(info))
-            .fetch_all(&mut conn)
-            .await
-            .unwrap();
-        let names: Vec<(String, String)> =
-            columns.iter().map(|row| (row.get(1), row.get(2))).collect();
-        let keys: Vec<&String> = columns
-            .iter()
-            .zip(&names)
-            .filter(|(row, _)| row.get::<i64, _>(5) > 0)
-            .map(|(_, (name, _))| name)
-            .collect();
-        let key = keys
-            .iter()
-            .map(|key| format!("quote({key})"))
-            .collect::<Vec<_>>()
-            .join("||'|'||");
-        let text = format!("SELECT {key} FROM {table} ORDER BY 1");
-        let rows = sqlx::raw_sql(AssertSqlSafe(text))
-            .fetch_all(&mut conn)
-            .await
-            .unwrap();
-        let step = rows.len().div_ceil(6).max(1);
-        for row in rows.iter().step_by(step) {
-            let values: String = row.get(0);
-            let place = keys
-                .iter()
-                .zip(values.split('|'))
-                .map(|(key, value)| format!("{key} = {value}"))
-                .collect::<Vec<_>>()
-                .join(" AND ");
-            all.push(format!("DELETE FROM {table} WHERE {place}"));
-            for (name, kind) in &names {
-                let changes: &[String] = &match kind.as_str() {
-                    "INTEGER" => [format!("{name} + 1"), format!("-{name} - 1")],
-                    "BLOB" => [
-                        format!("CAST(substr({name}, 2) AS BLOB)"),
-                        "x'00'".to_owned(),
-                    ],
-                    _ => [
-                        format!("{name} || ' '"),
-                        format!("'x' || substr({name}, 2)"),
-                    ],
-                };
-                for change in changes {
-                    all.push(format!(
-                        "UPDATE {table} SET {name} = {change} WHERE {place}"
-                    ));
-                }
-            }
-        }
-        for key in &keys {
-            let others = names
-                .iter()
-                .map(|(name, kind)| match (name == *key, kind.as_str()) {
-                    (true, "INTEGER") => format!("{name} + 1000000"),
-                    (true, _) => format!("{name} || 'x'"),
-                    (false, "INTEGER") if *table == "audit_checkpoints" || name == "leaf_index" => {
-                        format!("{name} + 1000000")
-                    }
-                    (false, _) => name.clone(),
-                })
-                .collect::<Vec<_>>()
-                .join(", ");
-            all.push(format!(
-                "INSERT INTO {table} SELECT {others} FROM {table} LIMIT 1"
-            ));
-        }
-    }
-    for first in (1..120).step_by(7) {
-        let columns = "time_ms, kind, actor, spiffe_id, agent_id, serial, jti, json, hash";
-        all.push(format!(
-            "CREATE TEMP TABLE t AS SELECT * FROM audit_leaves WHERE idx IN ({first}, {first} + 1); \
-             UPDATE audit_leaves SET ({columns}) = (SELECT {columns} FROM t WHERE t.idx = 2 * {first} + 1 - audit_leaves.idx) \
-             WHERE idx IN ({first}, {first} + 1)"
-        ));
-    }
-    for first in 1..6 {
-        all.push(format!(
-            "CREATE TEMP TABLE t AS SELECT * FROM audit_checkpoints WHERE number IN ({first}, {first} + 1); \
-             UPDATE audit_checkpoints SET note = (SELECT note FROM t WHERE t.number = 2 * {first} + 1 - audit_checkpoints.number) \
-             WHERE number IN ({first}, {first} + 1)"
-        ));
+        let columns = columns_of(&mut conn, table).await;
+        all.extend(changes_of(&mut conn, table, &columns).await);
+        all.extend(additions_to(table, &columns));
     }
     conn.close().await.unwrap();
     all
@@ -310,14 +336,10 @@ async fn threat_33_any_single_changed_removed_added_or_swapped_record_is_found()
 async fn dump(conn: &mut SqliteConnection) -> Vec<String> {
     let mut all = Vec::new();
     for table in TABLES.iter().chain(&["decisions"]) {
-        let info = format!("PRAGMA table_info({table})");
-        let columns = sqlx::raw_sql(AssertSqlSafe(info))
-            .fetch_all(&mut *conn)
+        let columns = columns_of(conn, table)
             .await
-            .unwrap();
-        let columns = columns
             .iter()
-            .map(|row| format!("quote({})", row.get::<String, _>(1)))
+            .map(|column| format!("quote({})", column.name))
             .collect::<Vec<_>>()
             .join("||','||");
         let text = format!("SELECT {columns} FROM {table} ORDER BY 1");
@@ -344,7 +366,7 @@ async fn threat_33_a_flipped_byte_in_the_file_is_found_or_changes_no_record() {
     conn.close().await.unwrap();
     let mut found = 0;
     // Strides that are prime, so that every kind of page and place is met.
-    for position in (0..bytes.len()).step_by(bytes.len() / 600 | 1) {
+    for position in (0..bytes.len()).step_by((bytes.len() / 600) | 1) {
         let mut changed = bytes.clone();
         changed[position] ^= 1 << (position % 8);
         let path = copy(scratch.path(), &changed);
@@ -461,5 +483,4 @@ async fn a_store_verifies_while_it_is_written() {
         }
     };
     tokio::join!(writing, verifying);
-    let _ = Arc::new(store);
 }

@@ -103,7 +103,7 @@ async fn a_folder_becomes_a_revision_with_its_entries_and_rolls_back() {
     let plan = mesh.plan(folder(&[("a", 1), ("b", 2)])).await;
     assert_eq!(plan.diagnostics, []);
     assert_eq!(actions(&plan), ["Create a", "Create b"]);
-    assert_eq!(mesh.entries(), [] as [String; 0], "a plan writes nothing");
+    assert!(mesh.entries().is_empty(), "a plan writes nothing");
 
     let done = mesh.publish(folder(&[("a", 1), ("b", 2)])).await;
     assert_eq!(

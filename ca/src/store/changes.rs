@@ -48,11 +48,10 @@ impl Change {
     pub fn subject(&self) -> String {
         match self {
             Self::EntryUpserted(entry) => entry.id.clone(),
-            Self::EntryRemoved { id } => id.clone(),
+            Self::EntryRemoved { id } | Self::DeniedRemoved(id) => id.clone(),
             Self::AgentUpserted(agent) => agent.id.to_string(),
             Self::AgentRemoved(id) => id.to_string(),
             Self::DeniedAdded(entry) => entry.id.clone(),
-            Self::DeniedRemoved(id) => id.clone(),
             Self::Mesh(record) => record.revision.to_string(),
         }
     }

@@ -34,21 +34,18 @@ impl WriteTx {
         entry.check()?;
         let mut entry = entry;
         let before = self.with_snapshot(|snapshot| snapshot.entry(&entry.id).cloned());
-        let kind = match &before {
-            Some(before) => {
-                entry.created_at = before.created_at;
-                entry.revision = before.revision;
-                if entry == **before {
-                    return Ok(Arc::clone(before));
-                }
-                entry.revision = before.revision.saturating_add(1);
-                kinds::ENTRY_UPDATED
+        let kind = if let Some(before) = &before {
+            entry.created_at = before.created_at;
+            entry.revision = before.revision;
+            if entry == **before {
+                return Ok(Arc::clone(before));
             }
-            None => {
-                entry.created_at = self.now();
-                entry.revision = 0;
-                kinds::ENTRY_CREATED
-            }
+            entry.revision = before.revision.saturating_add(1);
+            kinds::ENTRY_UPDATED
+        } else {
+            entry.created_at = self.now();
+            entry.revision = 0;
+            kinds::ENTRY_CREATED
         };
         let json = entry_to_json(&entry);
         sqlx::query(statements::ENTRIES_PUT)

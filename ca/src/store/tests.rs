@@ -141,13 +141,12 @@ async fn a_data_folder_that_must_not_be_used_is_refused_by_name() {
         let error = Store::open(folder.path(), &trust_domain(), clock().shared())
             .await
             .unwrap_err();
-        let got = match error {
-            StoreError::NewerSchema { found: 99, .. } => "newer",
-            StoreError::ForeignDatabase { .. } => "foreign",
-            StoreError::Tampered { .. } => "tampered",
-            other => panic!("{other:?}"),
+        let is_wanted = match want {
+            "newer" => matches!(error, StoreError::NewerSchema { found: 99, .. }),
+            "foreign" => matches!(error, StoreError::ForeignDatabase { .. }),
+            _ => matches!(error, StoreError::Tampered { .. }),
         };
-        assert_eq!(got, want);
+        assert!(is_wanted, "{want}: {error:?}");
     }
 }
 
@@ -191,7 +190,7 @@ async fn time_in_the_log_never_runs_back() {
         .await
         .unwrap();
     let sequencer = Sequencer::new(store.clone());
-    clock.advance(Duration::from_secs(3600));
+    clock.advance(Duration::from_hours(1));
     sequencer.append(vec![Event::new("a", "t")]).await.unwrap();
     clock.set(Timestamp::from_unix_secs(1_000_000_000));
     sequencer.append(vec![Event::new("b", "t")]).await.unwrap();

@@ -76,7 +76,7 @@ impl AgentView {
             .iter()
             .filter(|row| row.revision <= view.revision)
             .collect();
-        if rows.iter().any(|row| moves_others(row)) {
+        if rows.iter().any(moves_others) {
             return None;
         }
         let mut upserted = BTreeMap::new();

@@ -198,6 +198,30 @@ async fn put_entry(store: &Store, new: RegistrationEntry) {
         .unwrap();
 }
 
+async fn publish(store: &Store, content: &str) {
+    let draft = MeshDraft {
+        digest: content.to_owned(),
+        git_commit: String::new(),
+        files: [("ravelin.yaml".to_owned(), content.as_bytes().to_vec())].into(),
+        rolled_back_to: 0,
+    };
+    store
+        .write::<_, StoreError, _>(move |tx| {
+            Box::pin(async move { tx.publish_mesh(&draft, "test").await })
+        })
+        .await
+        .unwrap();
+}
+
+async fn set_agent(store: &Store, agent: RegisteredAgent) {
+    store
+        .write::<_, StoreError, _>(move |tx| {
+            Box::pin(async move { Ok(tx.change(Change::AgentUpserted(Arc::new(agent)))) })
+        })
+        .await
+        .unwrap();
+}
+
 async fn next(
     stream: &mut (impl tokio_stream::Stream<Item = Result<SyncResponse, Status>> + Unpin),
 ) -> Result<SyncResponse, Status> {
@@ -214,13 +238,13 @@ async fn a_stream_carries_each_change_and_ends_when_the_agent_is_banned() {
     let agent = agent("a");
     store.load_agents(vec![agent.clone()]);
     let hub = Hub::new(store.clone());
-    let hello = Hello {
-        agent_version: "1".to_owned(),
-        ..Hello::default()
-    };
-    let stream = AgentStream::open(hub.clone(), agent.id.clone(), hello, Drain::new())
-        .await
-        .unwrap();
+    let opening = AgentStream::open(
+        hub.clone(),
+        agent.id.clone(),
+        Hello::default(),
+        Drain::new(),
+    );
+    let stream = opening.await.unwrap();
     let (requests, inbound) = mpsc::channel(8);
     let mut stream = Box::pin(stream.run(ReceiverStream::new(inbound)));
     let first = next(&mut stream).await.unwrap();
@@ -248,26 +272,12 @@ async fn a_stream_carries_each_change_and_ends_when_the_agent_is_banned() {
     let bundle = next(&mut stream).await.unwrap().bundle.unwrap();
     assert_eq!(bundle.sequence_number, 7);
 
-    for (content, want_base) in [("a", 0), ("b", 1)] {
-        let draft = MeshDraft {
-            digest: content.to_owned(),
-            git_commit: String::new(),
-            files: [("ravelin.yaml".to_owned(), content.as_bytes().to_vec())].into(),
-            rolled_back_to: 0,
-        };
-        store
-            .write::<_, StoreError, _>(move |tx| {
-                Box::pin(async move { tx.publish_mesh(&draft, "test").await })
-            })
-            .await
-            .unwrap();
-        let mesh = next(&mut stream).await.unwrap().mesh.unwrap();
-        assert_eq!(
-            (mesh.revision, mesh.base_revision),
-            (want_base + 1, want_base)
-        );
-        assert_eq!(mesh.files.len(), 1);
-    }
+    publish(&store, "a").await;
+    let mesh = next(&mut stream).await.unwrap().mesh.unwrap();
+    assert_eq!((mesh.revision, mesh.base_revision), (1, 0));
+    publish(&store, "b").await;
+    let mesh = next(&mut stream).await.unwrap().mesh.unwrap();
+    assert_eq!((mesh.revision, mesh.base_revision), (2, 1));
 
     let ack = Ack {
         revision: 2,
@@ -288,12 +298,7 @@ async fn a_stream_carries_each_change_and_ends_when_the_agent_is_banned() {
             let count = acks.wait_for(|ack| ack.mesh_revision >= 2, deadline).await;
             let mut banned = agent.clone();
             banned.is_banned = true;
-            store
-                .write::<_, StoreError, _>(move |tx| {
-                    Box::pin(async move { Ok(tx.change(Change::AgentUpserted(Arc::new(banned)))) })
-                })
-                .await
-                .unwrap();
+            set_agent(&store, banned).await;
             count.unwrap()
         },
         next(&mut stream),
