@@ -5,6 +5,7 @@
 //! configured trust bundle until there is one, and after an outage that outlived it.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -79,6 +80,15 @@ pub(crate) enum CaError {
 }
 
 impl CaError {
+    /// True when the CA is there but one side does not trust the other: what one of them holds is
+    /// older than a rotation that the agent was not there for. Only a new attestation helps.
+    pub(crate) fn is_distrust(&self) -> bool {
+        if let Self::Refused { status, .. } = self {
+            return status.code() == Code::Unauthenticated || has_tls_alert(status);
+        }
+        matches!(self, Self::Rpc(RpcError::Peer { .. }))
+    }
+
     /// True when the CA considered the request and said no: asking again at once does not help.
     pub(crate) fn is_considered_no(&self) -> bool {
         let Self::Refused { status, .. } = self else {
@@ -94,6 +104,18 @@ impl CaError {
                 | Code::Unauthenticated
         )
     }
+}
+
+/// The CA's refusal of a certificate arrives after the handshake, wrapped by every layer above TLS.
+fn has_tls_alert(status: &Status) -> bool {
+    let mut next = std::error::Error::source(status);
+    while let Some(error) = next {
+        if error.to_string().contains("received fatal alert") {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 fn code_name(code: Code) -> String {
@@ -120,6 +142,8 @@ pub(crate) struct CaClient {
     state: Arc<State>,
     trust_bundle: Option<PathBuf>,
     held: Mutex<Option<Held>>,
+    /// Attested by the configured bundle: it counts beside the kept one until the CA sends a new one.
+    trusts_file: AtomicBool,
 }
 
 impl CaClient {
@@ -134,6 +158,7 @@ impl CaClient {
             state,
             trust_bundle,
             held: Mutex::default(),
+            trusts_file: AtomicBool::new(false),
         }
     }
 
@@ -172,6 +197,16 @@ impl CaClient {
         self.dial(None, &authorities).await
     }
 
+    /// The node attested again: the bundle that is kept may be older than the outage was long.
+    pub(crate) fn trust_file_until_synced(&self) {
+        self.trusts_file.store(true, Ordering::Relaxed);
+    }
+
+    /// The CA sent its state: its bundle alone counts from now on.
+    pub(crate) fn trust_bundle_alone(&self) {
+        self.trusts_file.store(false, Ordering::Relaxed);
+    }
+
     fn held(&self) -> Option<Held> {
         self.held
             .lock()
@@ -189,6 +224,9 @@ impl CaClient {
             .map(|authority| authority.der.clone())
             .collect();
         match &self.trust_bundle {
+            Some(path) if self.trusts_file.load(Ordering::Relaxed) => {
+                Ok(live.into_iter().chain(read_pem(path)?).collect())
+            }
             _ if !live.is_empty() => Ok(live),
             Some(path) => read_pem(path),
             None => Err(CaError::BundleMissing),

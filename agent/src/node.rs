@@ -57,6 +57,14 @@ pub(crate) enum NodeError {
         /// Why it was not replaced.
         source: Box<NodeError>,
     },
+    /// A rotation went by while this agent was away.
+    #[error(
+        "the CA and this agent do not trust each other: give the agent a new join token and trust bundle; attesting again failed: {source}"
+    )]
+    Distrusted {
+        /// Why it was not mended.
+        source: Box<NodeError>,
+    },
     /// The CA.
     #[error(transparent)]
     Ca(#[from] CaError),
@@ -83,8 +91,11 @@ impl Node {
     pub(crate) async fn run(self, drain: Drain) {
         let mut backoff = Backoff::new(limits::RECONNECT_FIRST, limits::RECONNECT_MAX);
         let mut config = self.state.config_tick.subscribe();
+        let mut distrust = self.state.distrust_tick.subscribe();
         while !drain.is_started() {
-            let pause = match self.step().await {
+            let is_distrusted = distrust.has_changed().unwrap_or(false);
+            distrust.borrow_and_update();
+            let pause = match self.step(is_distrusted).await {
                 Ok(pause) => {
                     backoff.reset();
                     pause
@@ -101,17 +112,20 @@ impl Node {
                     continue;
                 }
             };
+            // `changed` marks what it saw: a copy waits, so that the next turn still sees it.
+            let mut mark = distrust.clone();
             // Cancel-safe: each arm waits for something that stays true.
             tokio::select! {
                 () = drain.started() => {}
                 () = tokio::time::sleep(pause) => {}
                 _ = config.changed() => {}
+                _ = mark.changed() => {}
             }
         }
     }
 
     /// Attests or renews if that is due; returns how long to wait.
-    async fn step(&self) -> Result<Duration, NodeError> {
+    async fn step(&self, is_distrusted: bool) -> Result<Duration, NodeError> {
         let now = self.state.now();
         let Some(own) = self.state.own() else {
             self.attest().await?;
@@ -123,6 +137,15 @@ impl Node {
                 at,
                 source: Box::new(source),
             })?;
+            return Ok(limits::REFUSED_FIRST);
+        }
+        if is_distrusted {
+            tracing::warn!("the CA and this agent do not trust each other: attesting again");
+            self.attest()
+                .await
+                .map_err(|source| NodeError::Distrusted {
+                    source: Box::new(source),
+                })?;
             return Ok(limits::REFUSED_FIRST);
         }
         let authorities = self.state.with_cache(|cache| cache.authorities().clone());
@@ -174,6 +197,7 @@ impl Node {
             Some(attest_agent_response::Step::Challenge(_)) | None => None,
         };
         let own = self.take(CALL, svid, &key)?;
+        self.ca.trust_file_until_synced();
         tracing::info!(agent_id = %own.spiffe_id, expires_at = %own.validity.not_after, "node attested");
         self.keep(own)
     }

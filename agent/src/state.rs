@@ -67,6 +67,8 @@ pub(crate) struct State {
     pub svids_tick: watch::Sender<u64>,
     /// Ticks when mesh, deny-list, bundle or authorities changed.
     pub config_tick: watch::Sender<u64>,
+    /// Ticks when the CA and the agent do not trust each other (any more).
+    pub(crate) distrust_tick: watch::Sender<u64>,
     /// Ticks when the agent's own SVID changed.
     pub own_tick: watch::Sender<u64>,
 }
@@ -96,6 +98,7 @@ impl State {
             ack_tick: watch::Sender::new(0),
             svids_tick: watch::Sender::new(0),
             config_tick: watch::Sender::new(0),
+            distrust_tick: watch::Sender::new(0),
             own_tick: watch::Sender::new(0),
         })
     }
@@ -275,6 +278,11 @@ impl State {
         *lock(&self.own) = Some(Arc::new(svid));
         tick(&self.own_tick);
         tick(&self.ack_tick);
+    }
+
+    /// The CA and the agent do not trust each other: the node has to attest again.
+    pub(crate) fn note_distrust(&self) {
+        tick(&self.distrust_tick);
     }
 
     /// What a person is told.

@@ -83,6 +83,9 @@ impl SyncTask {
             ) {
                 continue;
             }
+            if matches!(&end, SyncEnd::Ca(error) if error.is_distrust()) {
+                self.state.note_distrust();
+            }
             let is_waiting_for_node = matches!(
                 end,
                 SyncEnd::Ca(CaError::NotAttested | CaError::OwnExpired(_))
@@ -231,6 +234,7 @@ impl SyncTask {
                 .try_send(ack_request(self.state.compose_ack()));
             return Err(refusal.into());
         }
+        self.ca.trust_bundle_alone();
         let now = self.state.now();
         self.state.note(|progress| {
             progress.is_synced = true;

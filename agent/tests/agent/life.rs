@@ -217,3 +217,34 @@ async fn a_short_life_is_renewed_at_its_half() {
     assert!(Arc::clone(&shared).world.lock().unwrap().x509_calls >= 3);
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_missed_a_whole_rotation_attests_again_with_a_new_token() {
+    let shared = Shared::new("td.test");
+    shared.change(|world| world.entries = vec![by_uid(&shared, "orders")]);
+    let ca = FakeCa::start(&shared, None).await;
+    let mut node = Node::new();
+    node.start(node.config(&ca, Some("token-1"))).await;
+    acked(&shared, |ack| ack.revision == 2).await;
+    until(&mut node.svids().await, |_| true).await;
+    node.stop().await;
+    let addr = ca.addr;
+    ca.stop().await;
+
+    // Nothing that the agent keeps is trusted by the CA any more, nor the other way round.
+    let next = SigningAuthority::generate(&shared.td);
+    let new = next.id.clone();
+    shared.change(|world| {
+        world.authorities = vec![next];
+        world.tokens.push("token-2".into());
+    });
+    let ca = FakeCa::start(&shared, Some(addr)).await;
+    let config = node.config(&ca, Some("token-2"));
+    node.start(config).await;
+    acked(&shared, |ack| ack.revision == 3).await;
+    until(&mut node.svids().await, |update| {
+        authority_of(update) == new
+    })
+    .await;
+    node.stop().await;
+}
