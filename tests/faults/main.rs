@@ -1,1 +1,11 @@
-//! Written with the parts that it tests.
+//! The parts as separate processes: killed hard, started on bad input, verified from outside.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly"
+)]
+
+mod bad_input;
+mod kill;
+mod up;
