@@ -7,6 +7,8 @@ mod agents;
 mod audit;
 mod authorities;
 mod changes;
+#[cfg(test)]
+mod crash_tests;
 mod decisions;
 mod denylist;
 mod entries;
