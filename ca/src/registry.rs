@@ -40,10 +40,12 @@ pub struct RegisteredAgent {
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     revision: u64,
-    entries: BTreeMap<String, Arc<RegistrationEntry>>,
-    by_parent: BTreeMap<SpiffeId, BTreeSet<String>>,
-    by_spiffe_id: BTreeMap<SpiffeId, BTreeSet<String>>,
-    agents: BTreeMap<SpiffeId, Arc<RegisteredAgent>>,
+    // WHY: shared between snapshots, so that a commit copies only the maps that it changes: an
+    // agent's renewal does not copy the entries.
+    entries: Arc<BTreeMap<String, Arc<RegistrationEntry>>>,
+    by_parent: Arc<BTreeMap<SpiffeId, BTreeSet<String>>>,
+    by_spiffe_id: Arc<BTreeMap<SpiffeId, BTreeSet<String>>>,
+    agents: Arc<BTreeMap<SpiffeId, Arc<RegisteredAgent>>>,
 }
 
 /// The path of the ID that parents node aliases.
@@ -188,30 +190,31 @@ impl Snapshot {
 
     fn insert(&mut self, entry: Arc<RegistrationEntry>) {
         self.remove(&entry.id);
-        self.by_parent
+        Arc::make_mut(&mut self.by_parent)
             .entry(entry.parent_id.clone())
             .or_default()
             .insert(entry.id.clone());
-        self.by_spiffe_id
+        Arc::make_mut(&mut self.by_spiffe_id)
             .entry(entry.spiffe_id.clone())
             .or_default()
             .insert(entry.id.clone());
-        self.entries.insert(entry.id.clone(), entry);
+        Arc::make_mut(&mut self.entries).insert(entry.id.clone(), entry);
     }
 
     fn remove(&mut self, id: &str) {
-        let Some(entry) = self.entries.remove(id) else {
+        let Some(entry) = self.entries.get(id).cloned() else {
             return;
         };
-        unlink(&mut self.by_parent, &entry.parent_id, id);
-        unlink(&mut self.by_spiffe_id, &entry.spiffe_id, id);
+        Arc::make_mut(&mut self.entries).remove(id);
+        unlink(Arc::make_mut(&mut self.by_parent), &entry.parent_id, id);
+        unlink(Arc::make_mut(&mut self.by_spiffe_id), &entry.spiffe_id, id);
     }
 
     pub(crate) fn replace_agents(&mut self, agents: Vec<RegisteredAgent>) {
-        self.agents = agents
+        let agents = agents
             .into_iter()
-            .map(|agent| (agent.id.clone(), Arc::new(agent)))
-            .collect();
+            .map(|agent| (agent.id.clone(), Arc::new(agent)));
+        self.agents = Arc::new(agents.collect());
     }
 
     pub(crate) fn apply(&mut self, revision: u64, change: &Change) {
@@ -220,10 +223,10 @@ impl Snapshot {
             Change::EntryUpserted(entry) => self.insert(Arc::clone(entry)),
             Change::EntryRemoved { id } => self.remove(id),
             Change::AgentUpserted(agent) => {
-                self.agents.insert(agent.id.clone(), Arc::clone(agent));
+                Arc::make_mut(&mut self.agents).insert(agent.id.clone(), Arc::clone(agent));
             }
             Change::AgentRemoved(id) => {
-                self.agents.remove(id);
+                Arc::make_mut(&mut self.agents).remove(id);
             }
             Change::DeniedAdded(_) | Change::DeniedRemoved(_) | Change::Mesh(_) => {}
         }
