@@ -104,7 +104,7 @@ fn no_file_has_more_than_500_lines_without_its_tests() {
     let mut found = Vec::new();
     for (name, text) in sources() {
         let lines = without_tests(&text).lines().count();
-        if lines > 500 {
+        if lines > 500 && !is_test_file(&name) {
             found.push(format!("{name}: {lines} lines"));
         }
     }
