@@ -168,9 +168,9 @@ impl<'a> Problems<'a> {
         self.error(at, "not-supported", format!("{what} is not supported yet"));
     }
 
-    /// False when a further warning would be dropped: no need to look for its near miss.
+    /// False when so much was found that looking for near misses in long lists is no longer worth it.
     pub(crate) fn has_room(&self) -> bool {
-        self.found.len() < limits::DIAGNOSTICS_MAX
+        self.found.len() < limits::NEAR_MISSES_MAX
     }
 
     pub(crate) fn has_errors(&self) -> bool {
@@ -263,22 +263,35 @@ pub(crate) fn near_miss<'k>(
     name: &str,
     known: impl IntoIterator<Item = &'k str>,
 ) -> Option<String> {
-    let wanted: Vec<char> = name.chars().take(64).flat_map(char::to_lowercase).collect();
+    let lower = |text: &str| -> Vec<char> {
+        let chars = text.chars().take(limits::NEAR_MISS_CHARS_MAX);
+        chars.flat_map(char::to_lowercase).collect()
+    };
+    let wanted = lower(name);
+    let allowed = (wanted.len() / 3).clamp(1, 3);
     let (distance, best) = known
         .into_iter()
-        .map(|candidate| (edit_distance(&wanted, candidate), candidate))
+        .filter(|candidate| candidate.len().abs_diff(name.len()) <= allowed)
+        .map(|candidate| (edit_distance(&wanted, &lower(candidate)), candidate))
         .min()?;
-    let allowed = (wanted.len() / 3).clamp(1, 3);
     (distance <= allowed).then(|| format!("did you mean `{best}`?"))
 }
 
 /// Optimal string alignment: insert, remove, replace, swap of neighbours.
-fn edit_distance(wanted: &[char], candidate: &str) -> usize {
-    let other: Vec<char> = candidate
-        .chars()
-        .take(64)
-        .flat_map(char::to_lowercase)
-        .collect();
+fn edit_distance(wanted: &[char], other: &[char]) -> usize {
+    let same = |(a, b): &(&char, &char)| a == b;
+    let start = wanted.iter().zip(other).take_while(same).count();
+    let (wanted, other) = (wanted.split_at(start).1, other.split_at(start).1);
+    let end = wanted
+        .iter()
+        .rev()
+        .zip(other.iter().rev())
+        .take_while(same)
+        .count();
+    let (wanted, other) = (
+        wanted.split_at(wanted.len() - end).0,
+        other.split_at(other.len() - end).0,
+    );
     let mut before: Vec<usize> = Vec::new();
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (i, a) in wanted.iter().enumerate() {
@@ -313,6 +326,9 @@ mod tests {
             ("method", Some("methods")),
             ("Paths", Some("paths")),
             ("notMethod", Some("notMethods")),
+            ("mehtods", Some("methods")),
+            ("aths", Some("paths")),
+            ("pathss", Some("paths")),
             ("zebra", None),
             ("", None),
         ] {

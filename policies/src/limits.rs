@@ -24,6 +24,10 @@ pub const SCALAR_BYTES_MAX: usize = 256 * 1024;
 pub const ALIAS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most diagnostics that one load reports.
 pub const DIAGNOSTICS_MAX: usize = 200;
+/// Findings of a file after which long lists are no longer searched for near misses.
+pub const NEAR_MISSES_MAX: usize = 50;
+/// Most characters of a name that near misses are looked for.
+pub const NEAR_MISS_CHARS_MAX: usize = 256;
 /// Longest excerpt of the user's text in a message.
 pub const EXCERPT_CHARS_MAX: usize = 120;
 

@@ -201,11 +201,13 @@ impl Reader<'_, '_> {
         let is_fine = identities.is_empty()
             || !id.is_member_of(self.trust_domain())
             || self.context.identity(id).is_some();
-        if is_fine || !self.problems.has_room() {
+        if is_fine {
             return;
         }
+        let has_room = self.problems.has_room();
         let known = identities
             .iter()
+            .filter(|_| has_room)
             .map(|identity| identity.spiffe_id.as_str());
         let help = near_miss(id.as_str(), known);
         let message = format!("no WorkloadIdentity has the SPIFFE ID `{id}`");
