@@ -22,6 +22,8 @@ pub(crate) const RESTART_FORGIVEN_AFTER: Duration = Duration::from_secs(30);
 pub(crate) const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
 /// How long a join token of `up` may be used.
 pub(crate) const JOIN_TOKEN_LIFE_SECS: i32 = 600;
+/// An agent with less time left than this gets a fresh join token from `up`.
+pub(crate) const AGENT_SVID_LEFT_MIN: Duration = Duration::from_mins(2);
 /// How long one HTTP call of the tour or the demo service may take.
 pub(crate) const HTTP_CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// Largest HTTP body that the tour or the demo service reads.

@@ -29,6 +29,9 @@ spec:
   selectors: [\"unix:uid:1\"]
 ";
 
+/// Name of the row, files beside `ravelin.yaml`, what the message has to say.
+type BadMesh<'a> = (&'a str, Vec<(&'a str, &'a str)>, &'a [&'a str]);
+
 fn mesh(folder: &Path, files: &[(&str, &str)]) {
     fs::write(folder.join("ravelin.yaml"), MESH).unwrap();
     for (path, content) in files {
@@ -63,7 +66,7 @@ fn a_mesh_with_an_error_is_refused_with_its_place() {
     let unknown_kind = IDENTITY.replace("WorkloadIdentity", "WorkloadIdentiti");
     let other_name = IDENTITY.replace("name: orders", "name: orders2\n  namespace: a")
         + "  spiffeId: /ns/a/sa/orders\n";
-    let table: [(&str, Vec<(&str, &str)>, &[&str]); 5] = [
+    let table: [BadMesh<'_>; 5] = [
         (
             "malformed YAML",
             vec![("identities/a/orders.yaml", "kind: [")],
@@ -126,7 +129,7 @@ fn a_second_up_on_the_same_folder_is_refused() {
     ravelin_runtime::durable::create_private_dir(&data).unwrap();
     let _held = ravelin_runtime::durable::lock_folder(&data).unwrap();
     let output = up(folder.path(), &[]);
-    assert_refused(&output, &["`data` is in use", "--data"]);
+    assert_refused(&output, &["data` is in use by", "--data"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::block_on;
 use crate::exit::{Exit, Failure, Outcome, chain};
 use clap::{Args, Subcommand};
 use ravelin_agent::AgentConfig;
+use ravelin_ca::CaConfig;
 use ravelin_proxy::ProxyConfig;
 use ravelin_runtime::clock::SystemClock;
 use ravelin_runtime::drain::Drain;
@@ -58,8 +59,29 @@ impl ServeArguments {
 }
 
 /// Runs the CA.
-pub(crate) fn run_ca(_: CaCommand) -> Outcome {
-    Err(Failure::usage("this build has no CA yet"))
+pub(crate) fn run_ca(command: CaCommand) -> Outcome {
+    let CaCommand::Serve(arguments) = command;
+    let config =
+        CaConfig::load(&arguments.config).map_err(|error| Failure::usage(error.to_string()))?;
+    config
+        .check()
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    if arguments.check {
+        return arguments.valid();
+    }
+    arguments.tie_to_parent()?;
+    prepare(&config.log)?;
+    block_on(async move {
+        let drain = signalled();
+        let running = ravelin_ca::start(config, SystemClock::shared(), drain)
+            .await
+            .map_err(|error| Failure::usage(format!("the CA cannot start: {}", chain(&error))))?;
+        running
+            .wait()
+            .await
+            .map_err(|error| Failure::usage(format!("the CA ended: {}", chain(&error))))?;
+        Ok(Exit::Yes)
+    })
 }
 
 /// Runs the agent.

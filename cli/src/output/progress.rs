@@ -7,6 +7,7 @@ use std::io::IsTerminal as _;
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     current: String,
+    note: String,
 }
 
 impl Progress {
@@ -23,6 +24,7 @@ impl Progress {
         Self {
             bar,
             current: String::new(),
+            note: String::new(),
         }
     }
 
@@ -34,6 +36,10 @@ impl Progress {
             if self.bar.is_none() {
                 anstream::eprintln!("{name} ...");
             }
+        }
+        if self.bar.is_none() && !note.is_empty() && self.note != note {
+            note.clone_into(&mut self.note);
+            anstream::eprintln!("  {done}/{total} {note}");
         }
         if let Some(bar) = &self.bar {
             bar.set_length(u64::from(total));

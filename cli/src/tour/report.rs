@@ -99,10 +99,27 @@ fn actual_text(actual: &Actual, decision: Option<&Value>) -> String {
 
 fn decided_by(decision: &Value) -> String {
     match deciding_rule(decision).as_str() {
-        "-" => match decision.get("protocol").and_then(Value::as_str) {
-            Some("tls") => "mutual TLS".to_owned(),
-            _ => "no rule allows it".to_owned(),
-        },
+        "-" => without_rule(decision).to_owned(),
         rule => rule.to_owned(),
+    }
+}
+
+/// What decided where no rule did.
+fn without_rule(decision: &Value) -> &'static str {
+    let text = |key: &str| {
+        decision
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let code = text("code");
+    if text("protocol") == "tls" {
+        "mutual TLS"
+    } else if code.starts_with("token_") {
+        "RequestAuthentication"
+    } else if code.starts_with("path_") {
+        "path normalization"
+    } else {
+        "no ALLOW rule matches"
     }
 }

@@ -1,6 +1,6 @@
 //! The data folder of `up`: private, locked, of one trust domain.
 
-use crate::exit::Failure;
+use crate::exit::{Failure, chain};
 use ravelin_proto::spiffe_id::TrustDomain;
 use ravelin_runtime::durable::{self, FolderLock};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ impl UpFolder {
             .canonicalize()
             .map_err(|error| Failure::file("open", path, error))?;
         let lock = durable::lock_folder(&root).map_err(|error| {
-            Failure::usage(format!("the folder `{}` is in use: {error}", path.display()))
+            Failure::usage(chain(&error))
                 .with_help("another `ravelin up` runs there: end it with Ctrl-C, or name another folder with --data")
         })?;
         let folder = Self { root, _lock: lock };

@@ -10,10 +10,11 @@ use crate::connection::{AgentAdmin, Ca, ask};
 use crate::exit::Failure;
 use crate::launch::Registrar;
 use crate::limits;
+use crate::output::now;
 use ravelin_proto::pb::ravelin::v1::{
     AgentAdminStatus, AgentAdminStatusRequest, ApplyRequest, HealthRequest, MeshFile,
 };
-use ravelin_proto::pb::spire::api::server::agent::v1::CreateJoinTokenRequest;
+use ravelin_proto::pb::spire::api::server::agent::v1::{CreateJoinTokenRequest, ListAgentsRequest};
 use ravelin_proto::pb::spire::api::server::entry::v1::{
     BatchCreateEntryRequest, ListEntriesRequest, list_entries_request,
 };
@@ -178,6 +179,9 @@ impl RunningMesh {
         let path = self.folder.bundle();
         durable::write_atomically(&path, bundle.as_bytes(), 0o644)
             .map_err(|error| Failure::file("write", &path, error))?;
+        if self.is_attested(ca).await? {
+            return Ok(());
+        }
         let request = CreateJoinTokenRequest {
             ttl: limits::JOIN_TOKEN_LIFE_SECS,
             token: String::new(),
@@ -193,6 +197,26 @@ impl RunningMesh {
         let path = self.folder.join_token();
         durable::write_atomically(&path, token.as_bytes(), 0o600)
             .map_err(|error| Failure::file("write", &path, error))
+    }
+
+    /// True when the agent of this folder can go on with the SVID that it has.
+    async fn is_attested(&self, ca: &Ca) -> Result<bool, Failure> {
+        let has_state = std::fs::read_dir(self.folder.agent_data())
+            .is_ok_and(|mut entries| entries.next().is_some());
+        if !has_state {
+            return Ok(false);
+        }
+        let agents = ca
+            .agents()
+            .list_agents(ask(ListAgentsRequest::default()))
+            .await
+            .map_err(|status| Failure::status("look for this machine's agent", &status))?
+            .into_inner()
+            .agents;
+        let needed_until = now().plus(limits::AGENT_SVID_LEFT_MIN).unix_secs();
+        Ok(agents
+            .iter()
+            .any(|agent| !agent.banned && agent.x509svid_expires_at > needed_until))
     }
 
     async fn start_agent(&mut self) -> Result<AgentAdmin, Failure> {
