@@ -5,7 +5,7 @@ use ravelin_proto::merkle::tree::leaf_hash;
 use ravelin_proto::pb::ravelin::v1::{AuditQuery, InclusionRequest};
 use ravelin_runtime::workload_client::WorkloadClient;
 use ravelin_tests::node::{Node, NodeOptions, TRUST_DOMAIN};
-use ravelin_tests::wait::{SOON, within};
+use ravelin_tests::wait::{SOON, until, within};
 use tokio_stream::StreamExt as _;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -25,17 +25,22 @@ async fn every_svid_that_a_process_holds_is_in_the_audit_log_after_its_intent() 
         serial: serial.clone(),
         ..AuditQuery::default()
     };
-    let records = node.admin().query(of_serial).await;
-    let kinds: Vec<&str> = records.iter().map(|record| record.kind.as_str()).collect();
-    let at = |kind: &str| kinds.iter().position(|known| *known == kind);
-    let (intended, issued) = (at("svid.intended"), at("svid.issued"));
+    let records = node.admin().query(of_serial.clone()).await;
     assert!(
-        issued.is_some(),
-        "`{serial}` was issued without a record: {kinds:?}"
+        records.iter().any(|record| record.kind == "svid.intended"),
+        "`{serial}` is held and its intent is not on record: {records:?}"
     );
-    assert!(intended < issued && intended.is_some(), "{kinds:?}");
+    // The outcome follows the answer; the intent has preceded it.
+    let records = until("the outcome is on record", SOON, || async {
+        let records = node.admin().query(of_serial.clone()).await;
+        (records.len() == 2).then_some(records)
+    })
+    .await;
+    let kinds = [0, 1].map(|index: usize| records[index].kind.as_str());
+    assert_eq!(kinds, ["svid.intended", "svid.issued"]);
 
-    let index = records[issued.unwrap()].index;
+    let issued = &records[1];
+    let index = issued.index;
     let request = InclusionRequest { index, size: 0 };
     let answer = node.admin().audit().prove_inclusion(request).await;
     let proof = answer.unwrap().into_inner();
@@ -46,7 +51,7 @@ async fn every_svid_that_a_process_holds_is_in_the_audit_log_after_its_intent() 
         .collect();
     let root: [u8; 32] = proof.checkpoint.unwrap().root_hash.try_into().unwrap();
     let leaf = leaf_hash(proof.leaf_json.as_bytes());
-    assert_eq!(proof.leaf_json, records[issued.unwrap()].json);
+    assert_eq!(proof.leaf_json, issued.json);
     assert!(verify_inclusion(&leaf, index, proof.size, &hashes, &root));
 }
 

@@ -39,8 +39,8 @@ async fn a_call_is_judged_by_method_path_and_peer_and_each_refusal_has_its_code(
             "no_allow_matched",
         ),
         (
-            "threat 51: a path trick with two slashes",
-            Call::get("inventory.shop", "/inventory//../admin"),
+            "threat 51: a path trick in the clear",
+            Call::get("inventory.shop", "/inventory/../admin"),
             403,
             "no_allow_matched",
         ),
@@ -59,6 +59,26 @@ async fn a_call_is_judged_by_method_path_and_peer_and_each_refusal_has_its_code(
             "{name}: {}",
             answer.body
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_51_the_application_gets_the_very_path_that_was_judged() {
+    let node = Node::start(NodeOptions::default()).await;
+    let pair = Pair::start(&node).await;
+    let rows = [
+        ("/inventory/apples?a=%2e%2e", "/inventory/apples?a=%2e%2e"),
+        ("/inventory/%61pples", "/inventory/apples"),
+        ("/inventory/./apples", "/inventory/apples"),
+        ("/inventory//apples", "/inventory/apples"),
+        ("/inventory//../admin", "/inventory/admin"),
+        ("/admin/..%2finventory/apples", "/inventory/apples"),
+    ];
+    for (sent, judged) in rows {
+        let answer = pair.call(&Call::get("inventory.shop", sent)).await;
+        assert_eq!(answer.status, 200, "{sent}: {}", answer.body);
+        let seen: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        assert_eq!(seen["target"], judged, "{sent}");
     }
 }
 

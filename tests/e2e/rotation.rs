@@ -65,15 +65,17 @@ async fn threat_64_an_x509_rotation_under_load_fails_no_call_and_leaves_nothing_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn svids_that_live_for_seconds_are_renewed_under_load_without_a_failed_call() {
-    let node = Node::start(NodeOptions::with_svid_life(Duration::from_secs(8))).await;
+    let node = Node::start(NodeOptions::default()).await;
     let pair = Pair::start(&node).await;
+    let short = pair.allowing().with_svid_life("8s");
+    node.admin().publish(short.messages()).await;
     let first = pair.orders.in_use().await["svid_serial"].clone();
     let load = LoadPlan {
         address: pair.orders.outbound,
         call: pair.lookup(),
         calls_per_sec: 100,
         connections: 2,
-        // Longer than one life: nothing of what it began with is valid at its end.
+        // Longer than one life: what it began with is not valid at its end.
         time: Duration::from_secs(12),
     };
     let report = load.run(CancellationToken::new()).await;

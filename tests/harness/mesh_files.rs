@@ -111,6 +111,12 @@ impl Workload {
     }
 }
 
+fn mesh_config() -> String {
+    format!(
+        "apiVersion: ravelin.dev/v1\nkind: MeshConfig\nmetadata:\n  name: shop\nspec:\n  trustDomain: {TRUST_DOMAIN}\n"
+    )
+}
+
 /// A mesh folder.
 #[derive(Debug, Clone, Default)]
 pub struct MeshFolder {
@@ -121,12 +127,7 @@ impl MeshFolder {
     /// With these workloads and no policy yet: every call is refused.
     pub fn new(workloads: &[Workload]) -> Self {
         let mut folder = Self::default();
-        folder.put(
-            "ravelin.yaml",
-            &format!(
-                "apiVersion: ravelin.dev/v1\nkind: MeshConfig\nmetadata:\n  name: shop\nspec:\n  trustDomain: {TRUST_DOMAIN}\n"
-            ),
-        );
+        folder.put("ravelin.yaml", &mesh_config());
         for workload in workloads {
             let name = &workload.name;
             folder.put(
@@ -138,6 +139,12 @@ impl MeshFolder {
             }
         }
         folder
+    }
+
+    /// The same folder in which SVIDs live this long, such as `8s`.
+    pub fn with_svid_life(&self, life: &str) -> Self {
+        let text = mesh_config() + &format!("  defaults:\n    x509SvidTtl: {life}\n");
+        self.with("ravelin.yaml", &text)
     }
 
     /// Sets the text of one file.

@@ -43,10 +43,9 @@ impl Default for NodeOptions {
 }
 
 impl NodeOptions {
-    /// SVIDs that live this long.
-    pub fn with_svid_life(life: Duration) -> Self {
+    /// Tokens that live this long: a JWT authority is revoked only when the last one has ended.
+    pub fn with_jwt_life(life: Duration) -> Self {
         let ttl = TtlConfig {
-            x509_svid: life,
             jwt_svid: life,
             ..TtlConfig::default()
         };

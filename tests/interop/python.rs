@@ -1,6 +1,7 @@
 //! The PyPI package `spiffe` on gRPC's C core: X.509-SVID, JWT-SVID, bundles, a rotation, a validated JWT.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -86,7 +87,7 @@ async fn the_python_client_gets_svids_and_bundles_sees_a_rotation_and_validates_
     let Some(interpreter) = tokio::task::spawn_blocking(python).await.unwrap() else {
         return;
     };
-    let node = Node::start(NodeOptions::default()).await;
+    let node = Node::start(NodeOptions::with_jwt_life(Duration::from_secs(20))).await;
     node.create_own_entry("/ns/shop/sa/python").await;
     let id = format!("spiffe://{TRUST_DOMAIN}/ns/shop/sa/python");
     let mut client = Client::start(&interpreter, &node);

@@ -85,7 +85,7 @@ async fn the_x509_source_of_the_rust_client_follows_a_rotation() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_jwt_source_of_the_rust_client_fetches_validates_and_follows_a_rotation() {
-    let node = Node::start(NodeOptions::default()).await;
+    let node = Node::start(NodeOptions::with_jwt_life(Duration::from_secs(15))).await;
     node.create_own_entry("/ns/shop/sa/rust").await;
     let id = format!("spiffe://{TRUST_DOMAIN}/ns/shop/sa/rust");
     let source = JwtSource::builder()

@@ -25,7 +25,7 @@ def certificate(der):
 
 
 def x509_state(source, trust_domain):
-    svid = source.svid
+    svid = source.get_x509_context().default_svid
     bundle = source.get_bundle_for_trust_domain(trust_domain)
     return {
         "spiffe_id": str(svid.spiffe_id),
