@@ -8,7 +8,7 @@ mod header;
 mod identity;
 mod pattern;
 mod policy_test;
-mod service;
+mod service_entry;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(crate) use config::{fallback_config, read_config};
 pub(crate) use header::{Header, Kind, flatten, read_header};
 pub(crate) use identity::read_identity;
 pub(crate) use policy_test::read_policy_test;
-pub(crate) use service::{read_service, read_workload_entry};
+pub(crate) use service_entry::{read_service, read_workload_entry};
 
 use crate::diagnostic::{Problems, Span, excerpt, near_miss};
 use crate::document::Node;

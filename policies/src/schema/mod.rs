@@ -5,7 +5,7 @@ mod authorization;
 mod config;
 mod identity;
 mod policy_test;
-mod service;
+mod service_entry;
 
 pub use authentication::{
     JwtRule, KeyOrigin, PeerAuthentication, PeerMode, RequestAuthentication, TokenPlace,
@@ -15,4 +15,4 @@ pub(crate) use authorization::{Clause, Field};
 pub use config::{IdentityDefaults, MeshConfig};
 pub use identity::{Launch, LaunchProtocol, WorkloadIdentity};
 pub use policy_test::{Expectation, PolicyTest, TestCase};
-pub use service::{Endpoint, ServiceEntry, ServicePort, ServiceProtocol, WorkloadEntry};
+pub use service_entry::{Endpoint, ServiceEntry, ServicePort, ServiceProtocol, WorkloadEntry};
