@@ -2,9 +2,9 @@
 
 use crate::arguments::Arguments;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::output::put;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
-use std::io::Write as _;
 
 /// Which shell to write a completion script for.
 #[derive(Debug, Args)]
@@ -16,14 +16,16 @@ pub(crate) struct CompletionsArguments {
 }
 
 /// Prints the completion script.
-pub(crate) fn run(arguments: &CompletionsArguments) -> Exit {
+pub(crate) fn run(arguments: &CompletionsArguments) -> Outcome {
+    let mut script = Vec::new();
     clap_complete::generate(
         arguments.shell,
         &mut Arguments::command(),
         "ravelin",
-        &mut std::io::stdout(),
+        &mut script,
     );
-    Exit::Yes
+    put(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Yes)
 }
 
 /// Prints the manual page of `ravelin` and of every command below it.
@@ -33,9 +35,7 @@ pub(crate) fn man() -> Outcome {
     let mut page = Vec::new();
     render(&command, &mut page)
         .map_err(|error| Failure::usage(format!("cannot write the manual page: {error}")))?;
-    std::io::stdout()
-        .write_all(&page)
-        .map_err(|error| Failure::usage(format!("cannot write to stdout: {error}")))?;
+    put(&String::from_utf8_lossy(&page))?;
     Ok(Exit::Yes)
 }
 

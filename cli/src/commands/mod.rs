@@ -50,7 +50,7 @@ pub(crate) fn dispatch(arguments: Arguments) -> Outcome {
         Command::Launch(launch) => block_on(launch::run(launch)),
         Command::Demo(demo) => block_on(demo::run(demo)),
         Command::Gate(gate) => launch::gate(gate),
-        Command::Completions(completions) => Ok(completions::run(&completions)),
+        Command::Completions(completions) => completions::run(&completions),
         Command::Man => completions::man(),
     }
 }

@@ -253,7 +253,7 @@ async fn fetch_jwt(fetch: FetchJwtArguments, shared: &Shared) -> Outcome {
         let svid = svids
             .first()
             .ok_or_else(|| Failure::no("the Workload API gave no JWT-SVID"))?;
-        println!("{}", svid.svid);
+        say!("{}", svid.svid)?;
         return Ok(Exit::Yes);
     }
     let mut rows = Rows::new(&["spiffe_id", "audience", "expires_at", "left", "key_id"]);
