@@ -44,6 +44,8 @@ pub(crate) const PAGE_ROWS: i32 = 500;
 pub(crate) const LOG_TAIL_LINES: usize = 12;
 /// Bytes of a part's log that are read for its tail.
 pub(crate) const LOG_TAIL_BYTES: u64 = 16 * 1024;
+/// Pause between two frames of a progress display.
+pub(crate) const TICK: Duration = Duration::from_millis(120);
 /// Largest answer of the CA or the agent.
 pub(crate) const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest file given on the command line (token, export line, certificate).

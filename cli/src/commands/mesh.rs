@@ -12,8 +12,8 @@ use clap::Args;
 use owo_colors::OwoColorize as _;
 use ravelin_proto::pb::ravelin::v1::change::Action;
 use ravelin_proto::pb::ravelin::v1::{
-    ApplyProgress, ApplyRequest, Change, Diagnostic, MeshStatus, MeshStatusRequest, PlanRequest,
-    PlanResponse, RollbackRequest,
+    AgentStatus, ApplyProgress, ApplyRequest, Change, Diagnostic, MeshStatus, MeshStatusRequest,
+    PlanRequest, PlanResponse, RollbackRequest,
 };
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -296,19 +296,36 @@ fn print_status(status: &MeshStatus, shared: &Shared) -> Outcome {
         "acknowledged_at",
         "refusal",
     ];
+    let agents: Vec<Value> = status.agents.iter().map(agent_row).collect();
+    if matches!(shared.output, Format::Json | Format::Jsonl) {
+        let whole = json!({
+            "revision": status.revision,
+            "digest": status.digest,
+            "git_commit": status.git_commit,
+            "created_at": time_of_secs(status.created_at),
+            "bundle_sequence": status.bundle_sequence,
+            "denylist": status.denylist_number,
+            "agents": agents,
+        });
+        return print_one(whole, shared.output);
+    }
     let mut rows = Rows::new(&columns);
-    for agent in &status.agents {
-        rows.push(json!({
-            "agent": agent.agent_id,
-            "connected": agent.is_connected,
-            "revision": agent.revision,
-            "mesh_revision": agent.mesh_revision,
-            "bundle_sequence": agent.bundle_sequence,
-            "denylist": agent.denylist_number,
-            "proxies": agent.proxies,
-            "acknowledged_at": time_of_secs(agent.acknowledged_at),
-            "refusal": agent.refusal,
-        }));
+    for agent in agents {
+        rows.push(agent);
     }
     rows.print(shared.output)
+}
+
+fn agent_row(agent: &AgentStatus) -> Value {
+    json!({
+        "agent": agent.agent_id,
+        "connected": agent.is_connected,
+        "revision": agent.revision,
+        "mesh_revision": agent.mesh_revision,
+        "bundle_sequence": agent.bundle_sequence,
+        "denylist": agent.denylist_number,
+        "proxies": agent.proxies,
+        "acknowledged_at": time_of_secs(agent.acknowledged_at),
+        "refusal": agent.refusal,
+    })
 }

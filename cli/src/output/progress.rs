@@ -1,5 +1,6 @@
 //! Progress of a long act, on stderr: bars on a terminal, plain lines where there is none.
 
+use crate::limits;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal as _;
 
@@ -15,10 +16,11 @@ impl Progress {
     pub(crate) fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();
-            let style = ProgressStyle::with_template("{spinner} {msg} {pos}/{len} [{elapsed}]");
+            let style = ProgressStyle::with_template("{spinner} {msg} [{elapsed}]");
             if let Ok(style) = style {
                 bar.set_style(style);
             }
+            bar.enable_steady_tick(limits::TICK);
             bar
         });
         Self {
@@ -42,14 +44,17 @@ impl Progress {
             anstream::eprintln!("  {done}/{total} {note}");
         }
         if let Some(bar) = &self.bar {
-            bar.set_length(u64::from(total));
-            bar.set_position(u64::from(done));
+            let count = if total == 0 {
+                String::new()
+            } else {
+                format!(" {done}/{total}")
+            };
             let note = if note.is_empty() {
                 String::new()
             } else {
                 format!(" ({note})")
             };
-            bar.set_message(format!("{name}{note}"));
+            bar.set_message(format!("{name}{count}{note}"));
             bar.tick();
         }
     }
