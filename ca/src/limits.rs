@@ -121,10 +121,10 @@ pub const PAGE_MAX: usize = 1000;
 
 /// A step of a rotation that waits longer gives up; another `rotate` goes on where it stopped.
 pub const ROTATION_STEP_MAX: Duration = Duration::from_secs(3600);
-/// How often the rotation and its schedule look again when nothing tells them to.
+/// How often rotations and the schedule look again when nothing tells them to.
 pub const ROTATION_LOOK: Duration = Duration::from_secs(1);
-/// How often the schedule, the CA's own SVID and expired authorities are looked at.
-pub const SCHEDULE_LOOK: Duration = Duration::from_secs(2);
+/// How often the CA looks whether its own SVID is due.
+pub const SCHEDULE_LOOK: Duration = Duration::from_secs(1);
 /// SVIDs per second and agent while everything is reissued.
 pub const REISSUE_PER_SEC_MAX: u32 = 200;
 /// Life of the CA's own SVID; renewed at half.
