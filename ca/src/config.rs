@@ -63,10 +63,10 @@ pub struct TtlConfig {
 impl Default for TtlConfig {
     fn default() -> Self {
         Self {
-            x509_svid: Duration::from_secs(3600),
-            jwt_svid: Duration::from_secs(300),
-            agent_svid: Duration::from_secs(3600),
-            authority: Duration::from_secs(7 * 86_400),
+            x509_svid: Duration::from_hours(1),
+            jwt_svid: Duration::from_mins(5),
+            agent_svid: Duration::from_hours(1),
+            authority: Duration::from_hours(168),
         }
     }
 }
@@ -214,7 +214,7 @@ fn default_listen() -> SocketAddr {
 fn show(duration: Duration) -> String {
     let secs = duration.as_secs();
     for (unit, size) in [("d", 86_400), ("h", 3600), ("m", 60)] {
-        if secs >= size && secs % size == 0 {
+        if secs >= size && secs.is_multiple_of(size) {
             return format!("{}{unit}", secs / size);
         }
     }
@@ -281,7 +281,7 @@ mod tests {
     fn settings_that_contradict_each_other_are_refused_by_name() {
         assert_eq!(config().check(), Ok(()));
         let mut outlives = config();
-        outlives.ttl.authority = Duration::from_secs(3600);
+        outlives.ttl.authority = Duration::from_hours(1);
         assert!(matches!(
             outlives.check(),
             Err(SettingError::Outlives {
@@ -313,8 +313,8 @@ mod tests {
     fn the_whole_file_parses_and_an_unknown_key_does_not() {
         let text = "trust_domain = \"a.test\"\ndata_dir = \"/x\"\n[ttl]\nx509_svid = \"2m\"\n";
         let config: CaConfig = toml::from_str(text).unwrap();
-        assert_eq!(config.ttl.x509_svid, Duration::from_secs(120));
-        assert_eq!(config.ttl.jwt_svid, Duration::from_secs(300));
+        assert_eq!(config.ttl.x509_svid, Duration::from_mins(2));
+        assert_eq!(config.ttl.jwt_svid, Duration::from_mins(5));
         assert_eq!(config.admin_socket(), Path::new("/x/admin.sock"));
         assert_eq!(config.jwt_issuer(), "spiffe://a.test");
         assert!(toml::from_str::<CaConfig>(&format!("{text}svid = \"1m\"\n")).is_err());

@@ -64,19 +64,19 @@ pub const SEGMENT_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Shortest life of an SVID that can be configured or asked for.
 pub const SVID_LIFE_MIN: Duration = Duration::from_secs(5);
 /// Longest life of an SVID, whatever an entry or an administrator asks for; longer wishes are clamped.
-pub const SVID_LIFE_MAX: Duration = Duration::from_secs(30 * 86_400);
+pub const SVID_LIFE_MAX: Duration = Duration::from_hours(720);
 /// Shortest life of an authority that can be configured.
 pub const AUTHORITY_LIFE_MIN: Duration = Duration::from_secs(10);
 /// Longest life of an authority that can be configured.
-pub const AUTHORITY_LIFE_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
+pub const AUTHORITY_LIFE_MAX: Duration = Duration::from_hours(87600);
 /// Certificates begin so long before they are made: clocks of peers lag.
-pub const NOT_BEFORE_BACKDATE: Duration = Duration::from_secs(60);
+pub const NOT_BEFORE_BACKDATE: Duration = Duration::from_mins(1);
 /// Authorities of one kind in the bundle, the active one included; preparing another is refused.
 pub const AUTHORITIES_KEPT_MAX: usize = 16;
 /// An authority stays in the bundle for so long after it has expired, for clocks that lag.
-pub const EXPIRED_AUTHORITY_KEPT: Duration = Duration::from_secs(600);
+pub const EXPIRED_AUTHORITY_KEPT: Duration = Duration::from_mins(10);
 /// A clock that shows this much less than the newest recorded issuance stops issuance.
-pub const CLOCK_BACK_MAX: Duration = Duration::from_secs(60);
+pub const CLOCK_BACK_MAX: Duration = Duration::from_mins(1);
 /// Bytes of a certificate signing request.
 pub const CSR_BYTES_MAX: usize = 16 * 1024;
 /// Requests in one batch.
@@ -97,9 +97,9 @@ pub const OUTCOMES_BATCH_MAX: usize = 512;
 // Attestation.
 
 /// Life of a join token that names none.
-pub const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(600);
+pub const JOIN_TOKEN_LIFE: Duration = Duration::from_mins(10);
 /// Longest life of a join token.
-pub const JOIN_TOKEN_LIFE_MAX: Duration = Duration::from_secs(30 * 86_400);
+pub const JOIN_TOKEN_LIFE_MAX: Duration = Duration::from_hours(720);
 /// Bytes of a token that an administrator chooses: 22 characters of base64 carry 128 bits.
 pub const JOIN_TOKEN_BYTES_MIN: usize = 22;
 /// Bytes of a token, at most.
@@ -120,7 +120,7 @@ pub const PAGE_MAX: usize = 1000;
 // Rotation.
 
 /// A step of a rotation that waits longer gives up; another `rotate` goes on where it stopped.
-pub const ROTATION_STEP_MAX: Duration = Duration::from_secs(3600);
+pub const ROTATION_STEP_MAX: Duration = Duration::from_hours(1);
 /// How often rotations and the schedule look again when nothing tells them to.
 pub const ROTATION_LOOK: Duration = Duration::from_secs(1);
 /// How often the CA looks whether its own SVID is due.
@@ -128,13 +128,13 @@ pub const SCHEDULE_LOOK: Duration = Duration::from_secs(1);
 /// SVIDs per second and agent while everything is reissued.
 pub const REISSUE_PER_SEC_MAX: u32 = 200;
 /// Life of the CA's own SVID; renewed at half.
-pub const SERVER_SVID_LIFE: Duration = Duration::from_secs(3600);
+pub const SERVER_SVID_LIFE: Duration = Duration::from_hours(1);
 /// Seconds between polls that the bundle suggests to foreign trust domains.
 pub const BUNDLE_REFRESH_HINT_SECS: u32 = 300;
 /// Serials that one deny-list entry for an agent names; more are cut off by the agent's ban alone.
 pub const DENIED_SERIALS_MAX: u32 = 10_000;
 /// What was issued stays on record for so long after it has ended.
-pub const ISSUED_KEPT: Duration = Duration::from_secs(86_400);
+pub const ISSUED_KEPT: Duration = Duration::from_hours(24);
 /// Commands that wait for the rotation driver; further callers wait.
 pub const COMMANDS_WAITING_MAX: usize = 16;
 /// How often ended deny-list entries and old records are dropped.

@@ -178,7 +178,7 @@ impl Core {
         )?;
         let hub = Hub::new(store.clone());
         let custody = Arc::new(Custody::open(hub.clone(), wrap, config.ttl.authority).await?);
-        Rotator::bootstrap(&custody).await?;
+        Rotator::bootstrap(&custody, store.clock().now()).await?;
         let (outcomes, outcome_log) = Outcomes::new(hub.sequencer().clone());
         let profile = Profile {
             trust_domain: config.trust_domain.clone(),

@@ -1,8 +1,15 @@
 //! Attestation and issuance against a running CA.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a test may fail loudly, and tells one story"
+)]
+
 mod world;
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::time::Duration;
 
@@ -273,7 +280,7 @@ async fn threat_29_a_clock_that_jumps_back_stops_issuance_by_name_and_going_on_n
     let mut world = World::at(&clock).await;
     let agent = world.agent("/node/local").await;
     let entry = world.entry(entry_of("/a", "/node/local")).await;
-    clock.advance(Duration::from_secs(600));
+    clock.advance(Duration::from_mins(10));
     let channel = world.tls(Some(&agent)).await;
     assert!(issue(channel.clone(), &[&entry]).await.unwrap()[0].is_ok());
     let then = clock.now();
@@ -412,7 +419,6 @@ async fn threat_19_threat_65_roles_hold_on_the_wire() {
             "{name} posts its status"
         );
     }
-    use std::os::unix::fs::MetadataExt as _;
     let mode = std::fs::metadata(world.config.admin_socket())
         .unwrap()
         .mode();

@@ -1,13 +1,21 @@
 //! Acknowledged rotation, the deny-list and bad starts against a running CA.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a test may fail loudly, and tells one story"
+)]
+
 mod world;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use ravelin_ca::CaError;
 use ravelin_ca::store::StoreError;
 use ravelin_proto::bundle::x509_authority_id;
 use ravelin_proto::pb::ravelin::v1 as pb;
+use ravelin_proto::pb::ravelin::v1::revoke_request::Subject;
 use ravelin_proto::pb::ravelin::v1::rotation_progress::Step;
 use ravelin_proto::pb::spire::api::server::localauthority::v1 as la;
 use ravelin_proto::pb::spire::api::server::localauthority::v1::local_authority_client::LocalAuthorityClient;
@@ -328,7 +336,6 @@ async fn a_revoked_identity_is_on_the_deny_list_until_its_last_svid_has_ended() 
         subject: Some(subject),
         reason: "stolen".into(),
     };
-    use pb::revoke_request::Subject;
     let denied = local
         .revoke(revoke(Subject::Serial(issued.leaf().serial.clone())))
         .await
@@ -412,6 +419,22 @@ async fn threat_28_authorities_follow_each_other_by_schedule_and_the_ca_shows_th
     world.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_28_a_ca_that_was_down_for_longer_than_its_authorities_live_comes_back_by_itself() {
+    let clock = noon();
+    let mut world = World::at(&clock).await;
+    let before = active(&world, pb::AuthorityKind::X509).await;
+    world.stop().await;
+    clock.advance(Duration::from_hours(24 * 60));
+    world.try_start().await.unwrap();
+    assert_ne!(active(&world, pb::AuthorityKind::X509).await, before);
+    let agent = world.agent("/node/local").await;
+    let entry = world.entry(entry_of("/a", "/node/local")).await;
+    let channel = world.tls(Some(&agent)).await;
+    assert!(issue(channel, &[&entry]).await.unwrap()[0].is_ok());
+    world.stop().await;
+}
+
 /// Until a client that starts anew trusts the server.
 async fn trusted(world: &World) {
     let mut again = tokio::time::interval(Duration::from_millis(50));
@@ -458,7 +481,6 @@ async fn bad_starts_give_one_clear_reason_and_leave_the_folder_as_it_was() {
     );
     assert!(!kek.exists(), "a key-encryption key is never made anew");
     std::fs::write(&kek, vec![7; 32]).unwrap();
-    use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(&kek, std::fs::Permissions::from_mode(0o600)).unwrap();
     let other = world.try_start().await.unwrap_err();
     assert!(other.to_string().contains("cannot be decrypted"), "{other}");

@@ -63,7 +63,7 @@ impl AgentService {
                 "attestation type `{}` is not supported; `{JOIN_TOKEN}` is",
                 data.r#type
                     .chars()
-                    .filter(|c| c.is_ascii_graphic())
+                    .filter(char::is_ascii_graphic)
                     .take(64)
                     .collect::<String>()
             )));
@@ -371,8 +371,14 @@ impl Agent for AgentService {
             .and_then(|peer| peer.identity.as_ref())
             .map(|peer| peer.serial.clone())
             .unwrap_or_default();
-        let csr = VerifiedCsr::parse(&request.into_inner().params.unwrap_or_default().csr)
-            .map_err(|refusal| status::of_issue_refusal(&refusal.into()))?;
+        let csr = &request.get_ref().params.clone().unwrap_or_default().csr;
+        let csr = match VerifiedCsr::parse(csr) {
+            Ok(csr) => csr,
+            Err(refusal) => {
+                let error = self.agents.refuse(&agent.id, refusal.into()).await;
+                return Err(status::of_issue(&error));
+            }
+        };
         let renewed = self.agents.renew(&agent.id, &used_serial, csr).await;
         let svid = renewed.map_err(|error| status::of_issue(&error))?;
         Ok(Response::new(pb::RenewAgentResponse {

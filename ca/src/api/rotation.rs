@@ -14,7 +14,8 @@ use tonic::{Request, Response, Status};
 use super::caller::Caller;
 use super::store_status;
 use crate::authority::custody::Custody;
-use crate::authority::rotate::{Rotations, kind_to_pb};
+use crate::authority::progress::kind_to_pb;
+use crate::authority::rotate::Rotations;
 use crate::authority::state::Kind;
 use crate::hub::Hub;
 

@@ -12,6 +12,7 @@ use super::store_status;
 use crate::attest::join_token::{AttestError, AttestRefusal, TokenError};
 use crate::authority::custody::CustodyError;
 use crate::authority::state::VerbRefusal;
+use crate::issuance::authorize::GrantRefusal;
 use crate::issuance::issuer::{IssueError, IssueRefusal};
 use crate::server_identity::ServerIdentityError;
 
@@ -19,7 +20,7 @@ use crate::server_identity::ServerIdentityError;
 pub fn unimplemented(path: &str) -> Status {
     let shown: String = path
         .chars()
-        .filter(|c| c.is_ascii_graphic())
+        .filter(char::is_ascii_graphic)
         .take(200)
         .collect();
     Status::unimplemented(format!(
@@ -81,15 +82,12 @@ pub fn of_convert(error: &ConvertError) -> Status {
 pub fn of_issue_refusal(refusal: &IssueRefusal) -> Status {
     let text = refusal.to_string();
     match refusal {
-        IssueRefusal::Csr(_) => Status::invalid_argument(text),
         // One answer for an entry that is not there and one that belongs to another agent.
-        IssueRefusal::Grant(crate::issuance::authorize::GrantRefusal::Entry(_)) => {
-            Status::not_found(text)
+        IssueRefusal::Grant(GrantRefusal::Entry(_)) => Status::not_found(text),
+        IssueRefusal::Grant(GrantRefusal::Agent) => Status::permission_denied(text),
+        IssueRefusal::Csr(_) | IssueRefusal::Grant(_) | IssueRefusal::Lint(_) => {
+            Status::invalid_argument(text)
         }
-        IssueRefusal::Grant(crate::issuance::authorize::GrantRefusal::Agent) => {
-            Status::permission_denied(text)
-        }
-        IssueRefusal::Grant(_) | IssueRefusal::Lint(_) => Status::invalid_argument(text),
         IssueRefusal::Clock(_) | IssueRefusal::NoAuthority(_) => Status::unavailable(text),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ravelin_proto::spiffe_id::SpiffeId;
 
 use crate::audit::Event;
+use crate::authority::state::Kind;
 use crate::hub::Hub;
 use crate::issuance::authorize::{Grant, GrantRefusal};
 use crate::issuance::csr::VerifiedCsr;
@@ -37,7 +38,10 @@ impl Agents {
         csr: VerifiedCsr,
     ) -> Result<X509Svid, IssueError> {
         let grant = Grant::to_attested_agent(id.clone(), self.life);
-        let planned = self.issuer.plan(&csr, grant)?;
+        let planned = match self.issuer.plan(&csr, grant) {
+            Ok(planned) => planned,
+            Err(refusal) => return Err(self.refuse(id, refusal).await),
+        };
         let (agent, used_serial) = (id.clone(), used_serial.to_owned());
         let (planned, ticket) = self
             .hub
@@ -67,6 +71,14 @@ impl Agents {
             })
             .await?;
         self.issuer.redeem(planned, ticket, id.as_str()).await
+    }
+
+    /// Puts the refusal of an agent's request on record; gives it back as the error to answer with.
+    pub async fn refuse(&self, id: &SpiffeId, refusal: IssueRefusal) -> IssueError {
+        match self.issuer.refuse(Kind::X509, id.as_str(), &refusal).await {
+            Ok(()) => refusal.into(),
+            Err(error) => error,
+        }
     }
 
     /// The new SVID was seen: the one before it is good no more.

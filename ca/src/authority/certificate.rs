@@ -111,7 +111,7 @@ mod tests {
     fn x_06_x_07_an_authority_may_sign_and_carries_its_trust_domain() {
         let trust_domain = TrustDomain::parse("shop.example").unwrap();
         let now = Timestamp::from_unix_secs(1_800_000_000);
-        let life = Duration::from_secs(3600);
+        let life = Duration::from_hours(1);
         let made = generate(Kind::X509, &trust_domain, life, now).unwrap();
         let parsed = SigningCertificate::parse(&made.authority.public).unwrap();
         assert_eq!(parsed.id, Some(trust_domain.id()));
@@ -132,7 +132,7 @@ mod tests {
         let made = generate(
             Kind::Jwt,
             &trust_domain,
-            Duration::from_secs(60),
+            Duration::from_mins(1),
             Timestamp::default(),
         );
         let shown = format!("{:?}", made.unwrap());

@@ -3,6 +3,7 @@
 pub mod certificate;
 pub mod custody;
 pub mod journal;
+pub mod progress;
 pub mod rotate;
 pub mod schedule;
 pub mod state;

@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use ravelin_proto::pb::ravelin::v1::rotation_progress::Step as PbStep;
-use ravelin_proto::pb::ravelin::v1::{AuthorityKind, RotationProgress};
+use ravelin_proto::pb::ravelin::v1::RotationProgress;
 use ravelin_proto::time::Timestamp;
 use ravelin_runtime::drain::Drain;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,9 +12,9 @@ use tokio::time::{Instant, sleep};
 
 use super::custody::{Custody, CustodyError, Verb};
 use super::journal::{Facts, Next, Rotation, Step};
+use super::progress::{Sight, is_off, progress_of, step_name};
 use super::schedule::{self, Due};
-use super::state::Kind;
-use crate::acks::{AckCount, AgentAck};
+use super::state::{Authority, Kind};
 use crate::hub::Hub;
 use crate::limits::{AGENT_LOST, COMMANDS_WAITING_MAX, ROTATION_LOOK, ROTATION_STEP_MAX};
 use crate::server_identity::ServerSvid;
@@ -126,17 +125,20 @@ impl Rotator {
         ))
     }
 
-    /// Makes and activates the first authorities where there are none. Nobody can depend on them yet.
-    pub async fn bootstrap(custody: &Custody) -> Result<(), CustodyError> {
+    /// Makes and activates authorities where none can sign: at the first start, and after an outage that outlasted
+    /// them. Nobody can depend on one that has expired.
+    pub async fn bootstrap(custody: &Custody, now: Timestamp) -> Result<(), CustodyError> {
         for kind in Kind::ALL {
-            if custody.authorities().of(kind).active().is_some() {
+            let authorities = custody.authorities();
+            let set = authorities.of(kind);
+            let can_sign = |one: &&Authority| one.validity.not_after > now;
+            if set.active().as_ref().is_some_and(can_sign) {
                 continue;
             }
-            let prepared = custody
-                .authorities()
-                .of(kind)
-                .prepared()
-                .map(|one| one.id.clone());
+            for id in set.expired(now) {
+                custody.apply(kind, Verb::Prune(id), SCHEDULE).await?;
+            }
+            let prepared = set.prepared().filter(can_sign).map(|one| one.id.clone());
             let id = match prepared {
                 Some(id) => id,
                 None => custody.prepare(kind, SCHEDULE).await?.id,
@@ -303,7 +305,7 @@ impl Rotator {
         kind: Kind,
         verb: Verb,
         rotation: &Rotation,
-    ) -> Result<super::state::Authority, CustodyError> {
+    ) -> Result<Authority, CustodyError> {
         tracing::info!(%kind, ?verb, "rotation");
         self.custody.apply(kind, verb, &rotation.actor).await
     }
@@ -417,14 +419,15 @@ impl Rotator {
             .is_some_and(Rotation::is_running);
         match schedule::due(set, is_acknowledged, self.now()) {
             Due::Nothing => {}
-            Due::Prepare if is_rotating => {}
+            // The rotation does these itself, in its order.
+            Due::Prepare
+            | Due::Activate {
+                is_forced: false, ..
+            } if is_rotating => {}
             Due::Prepare => {
                 let made = self.custody.prepare(kind, SCHEDULE).await?;
                 tracing::info!(%kind, id = made.id, "prepared the next authority by schedule");
             }
-            Due::Activate {
-                is_forced: false, ..
-            } if is_rotating => {}
             Due::Activate { id, is_forced } => {
                 if is_forced {
                     tracing::error!(%kind, %id, ?missing, "last safe moment: activating an authority that not everybody has acknowledged");
@@ -437,102 +440,5 @@ impl Rotator {
             }
         }
         Ok(())
-    }
-}
-
-/// What the driver sees of the agents.
-#[derive(Debug)]
-struct Sight {
-    holding: AckCount,
-    leaving: AckCount,
-    old_svids: u32,
-    is_old_unused: bool,
-}
-
-impl Sight {
-    fn count(&self, step: Step) -> &AckCount {
-        let is_leaving =
-            step == Step::Reissue || (step == Step::Taint && self.holding.missing.is_empty());
-        if is_leaving {
-            &self.leaving
-        } else {
-            &self.holding
-        }
-    }
-}
-
-/// Whether an agent and its proxies have left the old authority, by their own word.
-fn is_off(kind: Kind, ack: &AgentAck, old: &str) -> bool {
-    match kind {
-        Kind::X509 => {
-            ack.acknowledged_at.is_some()
-                && ack
-                    .x509_svids_by_authority
-                    .get(old)
-                    .is_none_or(|count| *count == 0)
-                && ack
-                    .proxies
-                    .iter()
-                    .all(|proxy| proxy.x509_authority_id != old)
-        }
-        Kind::Jwt => ack
-            .jwt_svids_by_authority
-            .get(old)
-            .is_none_or(|count| *count == 0),
-    }
-}
-
-fn step_name(rotation: &Rotation) -> &'static str {
-    if !rotation.failure.is_empty() {
-        return "failed";
-    }
-    match rotation.step {
-        Step::Prepare => "prepare",
-        Step::AwaitPrepared => "await_prepared",
-        Step::Activate => "activate",
-        Step::Reissue => "reissue",
-        Step::Taint => "taint",
-        Step::Revoke => "revoke",
-        Step::AwaitRevoked => "await_revoked",
-        Step::Done => "done",
-    }
-}
-
-/// The kind on the wire.
-pub fn kind_to_pb(kind: Kind) -> AuthorityKind {
-    match kind {
-        Kind::X509 => AuthorityKind::X509,
-        Kind::Jwt => AuthorityKind::Jwt,
-    }
-}
-
-fn progress_of(kind: Kind, rotation: Option<&Rotation>) -> RotationProgress {
-    let kind = kind_to_pb(kind).into();
-    let Some(rotation) = rotation else {
-        return RotationProgress {
-            step: PbStep::Idle.into(),
-            kind,
-            ..Default::default()
-        };
-    };
-    let step = match rotation.step {
-        _ if !rotation.failure.is_empty() => PbStep::Failed,
-        Step::Prepare => PbStep::Prepare,
-        Step::AwaitPrepared => PbStep::AwaitPrepared,
-        Step::Activate => PbStep::Activate,
-        Step::Reissue => PbStep::Reissue,
-        Step::Taint => PbStep::Taint,
-        Step::Revoke => PbStep::Revoke,
-        Step::AwaitRevoked => PbStep::AwaitRevoked,
-        Step::Done => PbStep::Done,
-    };
-    RotationProgress {
-        step: step.into(),
-        kind,
-        old_authority_id: rotation.old_id.clone(),
-        new_authority_id: rotation.new_id.clone(),
-        message: rotation.failure.clone(),
-        started_at: rotation.started_at.unix_secs(),
-        ..Default::default()
     }
 }

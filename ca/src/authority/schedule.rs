@@ -9,7 +9,7 @@ use ravelin_proto::time::Timestamp;
 
 use super::state::{Authority, AuthoritySet};
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 /// What is due now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,8 +153,7 @@ mod tests {
             let active = set.active().unwrap();
             assert!(active.validity.contains(now), "hour {hour}");
             assert!(
-                active.validity.remaining(now)
-                    >= Duration::from_secs(4 * 3600) - Duration::from_secs(3600)
+                active.validity.remaining(now) >= Duration::from_hours(4) - Duration::from_hours(1)
             );
         }
     }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use ravelin_proto::time::{Timestamp, Validity};
 
-use crate::limits::AUTHORITIES_KEPT_MAX;
+use crate::limits::{AUTHORITIES_KEPT_MAX, EXPIRED_AUTHORITY_KEPT};
 
 /// What an authority signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -252,15 +252,16 @@ impl AuthoritySet {
         Ok(self)
     }
 
-    /// Ids of authorities that can go because all that they signed has expired.
+    /// Ids of authorities that can go: retired ones some time after all that they signed has expired, prepared ones at
+    /// once, for they signed nothing.
     pub fn expired(&self, now: Timestamp) -> Vec<String> {
         let is_over = |authority: &&Authority| {
-            matches!(authority.state, State::Retired | State::Prepared)
-                && authority
-                    .validity
-                    .not_after
-                    .plus(crate::limits::EXPIRED_AUTHORITY_KEPT)
-                    < now
+            let end = authority.validity.not_after;
+            match authority.state {
+                State::Retired => end.plus(EXPIRED_AUTHORITY_KEPT) < now,
+                State::Prepared => end < now,
+                State::Active | State::Revoked => false,
+            }
         };
         self.all
             .iter()
@@ -434,7 +435,7 @@ mod tests {
     fn an_expired_authority_leaves_the_bundle_unless_it_is_the_active_one() {
         let set = rotated();
         assert!(set.expired(now()).is_empty());
-        let later = Timestamp::from_unix_secs(1001).plus(crate::limits::EXPIRED_AUTHORITY_KEPT);
+        let later = Timestamp::from_unix_secs(1001).plus(EXPIRED_AUTHORITY_KEPT);
         assert_eq!(set.expired(later), ["a"]);
         assert_eq!(set.clone().prune("b"), set);
         assert_eq!(set.prune("a").published().count(), 1);

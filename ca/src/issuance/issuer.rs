@@ -14,6 +14,7 @@ use ravelin_runtime::crypto;
 use super::authorize::{Grant, GrantRefusal};
 use super::clock_guard::{ClockGuard, ClockRefusal};
 use super::csr::{CsrRefusal, VerifiedCsr};
+use super::events;
 use super::jwt::{JwtSignError, JwtSigner};
 use super::lint::{self, Ground, LintError, Linted};
 use super::outcome::Outcomes;
@@ -24,7 +25,7 @@ use crate::audit::Event;
 use crate::authority::custody::Custody;
 use crate::authority::state::Kind;
 use crate::hub::Hub;
-use crate::store::{IssuedSvid, StoreError, WriteTx};
+use crate::store::{StoreError, WriteTx};
 
 /// Why one SVID is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -122,6 +123,10 @@ impl Planned {
     pub fn not_after(&self) -> Timestamp {
         self.linted.contents().validity.not_after
     }
+
+    fn event(&self, kind: &'static str, actor: &str) -> Event {
+        events::x509_event(kind, actor, self.linted.contents(), &self.grant)
+    }
 }
 
 /// See the module.
@@ -162,6 +167,15 @@ impl Issuer {
 
     /// Template and lint.
     pub fn plan(&self, csr: &VerifiedCsr, grant: Grant) -> Result<Planned, IssueRefusal> {
+        self.plan_beside(csr, grant, &self.authority_keys())
+    }
+
+    fn plan_beside(
+        &self,
+        csr: &VerifiedCsr,
+        grant: Grant,
+        keys: &[Vec<u8>],
+    ) -> Result<Planned, IssueRefusal> {
         let now = self.guard.check(self.clock.now())?;
         let signer = self
             .custody
@@ -171,8 +185,7 @@ impl Issuer {
             .ok_or(IssueRefusal::NoAuthority(Kind::X509))?;
         let authority = (signer.id(), signer.validity());
         let contents = template::x509(csr, &grant, &self.profile, authority, Serial::random(), now);
-        let keys = self.authority_keys();
-        let linted = lint::x509(contents, &self.ground(signer.validity(), &keys, now))?;
+        let linted = lint::x509(contents, &self.ground(signer.validity(), keys, now))?;
         Ok(Planned {
             linted,
             signer,
@@ -216,10 +229,11 @@ impl Issuer {
     ) -> Result<Ticket, StoreError> {
         let contents = planned.linted.contents();
         let serial = contents.serial.to_string();
-        tx.insert_issued(&issued(Kind::X509, &planned.grant, &serial, planned))
+        tx.insert_issued(&events::x509_row(contents, &planned.grant))
             .await?;
         let digest = hex::encode(crypto::digest_sha256(&contents.spki));
-        let event = x509_event("svid.intended", actor, planned)
+        let event = planned
+            .event("svid.intended", actor)
             .with("not_before", contents.validity.not_before.rfc3339())
             .with("dns_names", contents.dns_names.clone())
             .with("public_key_sha256", digest);
@@ -248,7 +262,7 @@ impl Issuer {
             Ok(der) => der,
             Err(error) => {
                 tracing::error!(%error, serial = planned.serial(), "signing failed");
-                let failed = x509_event("svid.failed", actor, &planned);
+                let failed = planned.event("svid.failed", actor);
                 self.outcomes
                     .report(failed.with("reason", error.to_string()))
                     .await;
@@ -256,7 +270,7 @@ impl Issuer {
             }
         };
         let digest = hex::encode(crypto::digest_sha256(&der));
-        let event = x509_event("svid.issued", actor, &planned).with("sha256", digest);
+        let event = planned.event("svid.issued", actor).with("sha256", digest);
         self.outcomes.report(event).await;
         let contents = planned.linted.contents();
         Ok(X509Svid {
@@ -274,14 +288,20 @@ impl Issuer {
         actor: &str,
         requests: Vec<Result<(VerifiedCsr, Grant), IssueRefusal>>,
     ) -> Result<Vec<Result<X509Svid, IssueError>>, IssueError> {
+        let keys = self.authority_keys();
         let plans: Vec<Result<Planned, IssueRefusal>> = requests
             .into_iter()
-            .map(|request| request.and_then(|(csr, grant)| self.plan(&csr, grant)))
+            .map(|request| request.and_then(|(csr, grant)| self.plan_beside(&csr, grant, &keys)))
             .collect();
         let recorded = self.record_batch(plans, actor).await?;
+        let count = recorded.len();
+        // The intents are on record; a signer that broke leaves them without an outcome.
         let signed = tokio::task::spawn_blocking(move || sign_all(recorded))
             .await
-            .unwrap_or_default();
+            .ok()
+            .flatten()
+            .filter(|signed| signed.len() == count)
+            .ok_or(SignError::Broken)?;
         let mut results = Vec::with_capacity(signed.len());
         for item in signed {
             results.push(match item {
@@ -311,7 +331,7 @@ impl Issuer {
                                 Ok((planned, ticket))
                             }
                             Err(refusal) => {
-                                tx.audit(refused("x509", &actor, &refusal))?;
+                                tx.audit(events::refused("x509", &actor, &refusal))?;
                                 Err(refusal)
                             }
                         });
@@ -332,9 +352,7 @@ impl Issuer {
         grant: Grant,
     ) -> Result<X509Svid, IssueError> {
         let mut results = self.x509_batch(actor, vec![Ok((csr, grant))]).await?;
-        results
-            .pop()
-            .unwrap_or(Err(SignError::Differs("nothing was signed").into()))
+        results.pop().unwrap_or(Err(SignError::Broken.into()))
     }
 
     /// Puts a refusal that came before planning on record.
@@ -344,7 +362,7 @@ impl Issuer {
         actor: &str,
         refusal: &IssueRefusal,
     ) -> Result<(), IssueError> {
-        let event = refused(kind.name(), actor, refusal);
+        let event = events::refused(kind.name(), actor, refusal);
         self.hub
             .store()
             .write(move |tx| Box::pin(async move { tx.audit(event) }))
@@ -371,7 +389,7 @@ impl Issuer {
         match signer.sign(&linted, ticket) {
             Ok(token) => {
                 self.outcomes
-                    .report(jwt_event("svid.issued", actor, claims, &grant))
+                    .report(events::jwt_event("svid.issued", actor, claims, &grant))
                     .await;
                 Ok(JwtSvid {
                     token,
@@ -381,7 +399,7 @@ impl Issuer {
                 })
             }
             Err(error) => {
-                let failed = jwt_event("svid.failed", actor, claims, &grant);
+                let failed = events::jwt_event("svid.failed", actor, claims, &grant);
                 self.outcomes
                     .report(failed.with("reason", error.to_string()))
                     .await;
@@ -418,16 +436,8 @@ impl Issuer {
         grant: &Grant,
         actor: &str,
     ) -> Result<Ticket, StoreError> {
-        let svid = IssuedSvid {
-            serial: claims.jti.clone(),
-            kind: Kind::Jwt,
-            spiffe_id: claims.id.clone(),
-            agent_id: agent_text(grant),
-            authority_id: claims.key_id.clone(),
-            entry_id: grant.entry_id().to_owned(),
-            not_after: claims.expires_at,
-        };
-        let event = jwt_event("svid.intended", actor, claims, grant);
+        let svid = events::jwt_row(claims, grant);
+        let event = events::jwt_event("svid.intended", actor, claims, grant);
         let (at, leaf) = self
             .hub
             .store()
@@ -446,8 +456,8 @@ impl Issuer {
 type Recorded = Result<(Planned, Ticket), IssueRefusal>;
 type Signed = Result<(Planned, Result<Vec<u8>, SignError>), IssueRefusal>;
 
-/// Signs on every core; keeps the order.
-fn sign_all(recorded: Vec<Recorded>) -> Vec<Signed> {
+/// Signs on every core; keeps the order. `None` when a signer broke.
+fn sign_all(recorded: Vec<Recorded>) -> Option<Vec<Signed>> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let share = recorded.len().div_ceil(cores).max(SIGN_SHARE_MIN);
     let sign = |item: Recorded| -> Signed {
@@ -467,63 +477,13 @@ fn sign_all(recorded: Vec<Recorded>) -> Vec<Signed> {
             .into_iter()
             .map(|share| scope.spawn(move || share.into_iter().map(sign).collect::<Vec<_>>()))
             .collect();
-        threads
-            .into_iter()
-            .flat_map(|thread| thread.join().unwrap_or_default())
-            .collect()
+        let mut signed = Vec::new();
+        for thread in threads {
+            signed.extend(thread.join().ok()?);
+        }
+        Some(signed)
     })
 }
 
 /// Fewer signatures than this are not worth a thread of their own.
 const SIGN_SHARE_MIN: usize = 8;
-
-fn agent_text(grant: &Grant) -> String {
-    grant
-        .agent_id()
-        .map(ToString::to_string)
-        .unwrap_or_default()
-}
-
-fn issued(kind: Kind, grant: &Grant, serial: &str, planned: &Planned) -> IssuedSvid {
-    let contents = planned.linted.contents();
-    IssuedSvid {
-        serial: serial.to_owned(),
-        kind,
-        spiffe_id: contents.id.clone(),
-        agent_id: agent_text(grant),
-        authority_id: contents.authority_id.clone(),
-        entry_id: grant.entry_id().to_owned(),
-        not_after: contents.validity.not_after,
-    }
-}
-
-fn x509_event(kind: &'static str, actor: &str, planned: &Planned) -> Event {
-    let contents = planned.linted.contents();
-    Event::new(kind, actor)
-        .with("svid_kind", "x509")
-        .with("spiffe_id", contents.id.as_str())
-        .with("serial", contents.serial.to_string())
-        .with("agent_id", agent_text(&planned.grant))
-        .with("entry_id", planned.grant.entry_id())
-        .with("authority_id", contents.authority_id.as_str())
-        .with("not_after", contents.validity.not_after.rfc3339())
-}
-
-fn jwt_event(kind: &'static str, actor: &str, claims: &Claims, grant: &Grant) -> Event {
-    Event::new(kind, actor)
-        .with("svid_kind", "jwt")
-        .with("spiffe_id", claims.id.as_str())
-        .with("jti", claims.jti.as_str())
-        .with("audience", claims.audience.clone())
-        .with("agent_id", agent_text(grant))
-        .with("entry_id", grant.entry_id())
-        .with("authority_id", claims.key_id.as_str())
-        .with("not_after", claims.expires_at.rfc3339())
-}
-
-fn refused(svid_kind: &str, actor: &str, refusal: &IssueRefusal) -> Event {
-    Event::new("svid.refused", actor)
-        .with("svid_kind", svid_kind)
-        .with("code", refusal.code())
-        .with("reason", refusal.to_string())
-}

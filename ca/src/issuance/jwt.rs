@@ -125,8 +125,7 @@ mod tests {
     fn j_01_to_j_06_a_token_carries_the_claims_of_the_standard_and_verifies() {
         let now = Timestamp::from_unix_secs(1_800_000_000);
         let domain = rows::profile().trust_domain;
-        let made =
-            certificate::generate(Kind::Jwt, &domain, Duration::from_secs(7200), now).unwrap();
+        let made = certificate::generate(Kind::Jwt, &domain, Duration::from_hours(2), now).unwrap();
         let key = Jwk::from_spki(None, None, &made.authority.public).unwrap();
         let signer = JwtSigner::new(made.authority, &made.key).unwrap();
         let claims = template::jwt(

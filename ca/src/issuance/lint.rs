@@ -164,6 +164,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::too_many_lines, reason = "one table")]
     fn a_certificate_that_breaks_a_rule_is_never_signed() {
         let td = TrustDomain::parse("td").unwrap();
         let keys = [vec![9]];

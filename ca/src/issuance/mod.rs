@@ -5,6 +5,7 @@
 pub mod authorize;
 pub mod clock_guard;
 pub mod csr;
+mod events;
 pub mod issuer;
 pub mod jwt;
 pub mod lint;

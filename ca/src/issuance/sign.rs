@@ -27,6 +27,9 @@ pub enum SignError {
     /// What was signed is not what was linted. It is thrown away.
     #[error("what was signed is not what was linted: {0}")]
     Differs(&'static str),
+    /// A signer broke off.
+    #[error("signing broke off")]
+    Broken,
     /// The ticket is for something else.
     #[error("the audit ticket is not for these contents")]
     Ticket,
@@ -195,7 +198,7 @@ mod tests {
     fn signer(now: Timestamp) -> X509Signer {
         let domain = rows::profile().trust_domain;
         let made =
-            certificate::generate(Kind::X509, &domain, Duration::from_secs(7200), now).unwrap();
+            certificate::generate(Kind::X509, &domain, Duration::from_hours(2), now).unwrap();
         X509Signer::new(made.authority, &made.key).unwrap()
     }
 
@@ -300,12 +303,12 @@ mod tests {
             &|params| {
                 params
                     .subject_alt_names
-                    .push(SanType::DnsName("b.test".try_into().unwrap()))
+                    .push(SanType::DnsName("b.test".try_into().unwrap()));
             },
             &|params| {
                 params
                     .distinguished_name
-                    .push(rcgen::DnType::CommonName, "x")
+                    .push(rcgen::DnType::CommonName, "x");
             },
             &|params| params.not_after += Duration::from_secs(1),
             &|params| params.extended_key_usages.clear(),
@@ -323,7 +326,7 @@ mod tests {
         let now = Timestamp::from_unix_secs(1_800_000_000);
         let domain = rows::profile().trust_domain;
         let make =
-            || certificate::generate(Kind::X509, &domain, Duration::from_secs(60), now).unwrap();
+            || certificate::generate(Kind::X509, &domain, Duration::from_mins(1), now).unwrap();
         let (one, other) = (make(), make());
         assert!(matches!(
             X509Signer::new(one.authority, &other.key),

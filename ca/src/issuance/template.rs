@@ -126,8 +126,8 @@ pub(super) mod tests {
     pub(crate) fn profile() -> Profile {
         Profile {
             trust_domain: TrustDomain::parse("td").unwrap(),
-            x509_life: Duration::from_secs(3600),
-            jwt_life: Duration::from_secs(300),
+            x509_life: Duration::from_hours(1),
+            jwt_life: Duration::from_mins(5),
             jwt_issuer: "spiffe://td".to_owned(),
         }
     }
