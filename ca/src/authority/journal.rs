@@ -101,6 +101,14 @@ impl Rotation {
         self.step != Step::Done && self.failure.is_empty()
     }
 
+    /// Whether going on makes sense: not once it is done, nor when the authority that it prepared is gone meanwhile.
+    pub fn is_resumable(&self, set: &AuthoritySet) -> bool {
+        let is_alive = set
+            .find(&self.new_id)
+            .is_some_and(|new| matches!(new.state, State::Prepared | State::Active));
+        self.step != Step::Done && (self.new_id.is_empty() || is_alive)
+    }
+
     /// The rotation at another step.
     pub fn entered(mut self, step: Step, now: Timestamp) -> Self {
         self.step = step;
@@ -274,6 +282,18 @@ mod tests {
         assert_eq!(world.rotation.step, Step::Done);
         assert_eq!(world.set.published().count(), 2);
         assert!(!world.set.find("a").unwrap().is_tainted);
+    }
+
+    #[test]
+    fn a_rotation_whose_new_authority_is_gone_begins_anew() {
+        let mut world = World::new(true);
+        while world.turn(false, false, false) {}
+        let given_up = world.rotation.clone().given_up("nobody answers");
+        assert!(!given_up.is_running() && given_up.is_resumable(&world.set));
+        let pruned = world.set.clone().prune("b");
+        assert!(!given_up.is_resumable(&pruned));
+        while world.turn(true, true, false) {}
+        assert!(!world.rotation.is_resumable(&world.set), "it is done");
     }
 
     #[test]

@@ -183,22 +183,14 @@ impl Rotator {
 
     async fn obey(&mut self, command: Command) -> Result<(), StoreError> {
         let now = self.now();
-        let rotation = match self.track(command.kind).rotation.clone() {
-            Some(present) if present.step != Step::Done => {
-                present.resumed(command.is_revoking_old, now)
-            }
-            Some(_) | None => {
-                let authorities = self.custody.authorities();
-                let old = authorities
-                    .of(command.kind)
-                    .active()
-                    .map(|old| old.id.as_str());
-                Rotation::new(
-                    old.unwrap_or_default(),
-                    command.is_revoking_old,
-                    &command.actor,
-                    now,
-                )
+        let authorities = self.custody.authorities();
+        let set = authorities.of(command.kind);
+        let present = self.track(command.kind).rotation.clone();
+        let rotation = match present.filter(|present| present.is_resumable(set)) {
+            Some(present) => present.resumed(command.is_revoking_old, now),
+            None => {
+                let old = set.active().map_or("", |old| old.id.as_str());
+                Rotation::new(old, command.is_revoking_old, &command.actor, now)
             }
         };
         let saved = self.save(command.kind, rotation).await;
