@@ -186,12 +186,11 @@ impl Rotator {
         let authorities = self.custody.authorities();
         let set = authorities.of(command.kind);
         let present = self.track(command.kind).rotation.clone();
-        let rotation = match present.filter(|present| present.is_resumable(set)) {
-            Some(present) => present.resumed(command.is_revoking_old, now),
-            None => {
-                let old = set.active().map_or("", |old| old.id.as_str());
-                Rotation::new(old, command.is_revoking_old, &command.actor, now)
-            }
+        let rotation = if let Some(present) = present.filter(|present| present.is_resumable(set)) {
+            present.resumed(command.is_revoking_old, now)
+        } else {
+            let old = set.active().map_or("", |old| old.id.as_str());
+            Rotation::new(old, command.is_revoking_old, &command.actor, now)
         };
         let saved = self.save(command.kind, rotation).await;
         let answer = match &saved {
