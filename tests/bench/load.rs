@@ -123,7 +123,9 @@ fn print(report: &LoadReport) {
     for (reason, count) in &report.failures {
         println!("  {count} x {reason}");
     }
-    println!("time      {:.1} s", report.elapsed.as_secs_f64());
+    let secs = report.elapsed.as_secs_f64();
+    println!("time      {secs:.1} s");
+    println!("rate      {:.0} calls/s", report.calls_per_sec());
     for (name, share) in [("p50", 500), ("p90", 900), ("p99", 990), ("max", 1000)] {
         println!("{name}       {} us", report.latency_us(share));
     }
