@@ -307,6 +307,17 @@ fn documents_name_tests_that_exist() {
 }
 
 #[test]
+fn the_table_of_threats_has_each_number_once() {
+    let table = fs::read_to_string(workspace_root().join("tests/threats.md")).unwrap();
+    let numbers: Vec<u32> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(' ').next()?.parse().ok())
+        .collect();
+    let wanted: Vec<u32> = (1..=70).collect();
+    assert_eq!(numbers, wanted, "tests/threats.md");
+}
+
+#[test]
 fn threat_68_no_banned_crate_and_no_unknown_licence() {
     let output = Command::new(env!("CARGO"))
         .args([

@@ -69,6 +69,7 @@ async fn threat_41_neither_tokens_nor_keys_stand_in_the_audit_log() {
         .await
         .unwrap();
     let jwt = tokens[0].token.to_string();
+    assert_eq!(jwt.split('.').count(), 3);
     let signature = jwt.rsplit('.').next().unwrap();
     let records = node.admin().query(AuditQuery::default()).await;
     assert!(records.len() > 5, "{} records", records.len());

@@ -235,3 +235,29 @@ async fn a_change_of_entries_reaches_an_open_stream_without_polling() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_42_a_token_is_good_for_its_own_audience_alone() {
+    let node = Node::start(NodeOptions::default()).await;
+    node.create_own_entry("/ns/shop/sa/orders").await;
+    let client = WorkloadClient::connect(node.socket()).await.unwrap();
+    let audience = ["payments".to_owned()];
+    let tokens = client.jwt_svid(&audience, None).await.unwrap();
+    let token = tokens[0].token.as_str();
+    let valid = client.validate_jwt("payments", token).await.unwrap();
+    assert_eq!(valid.id.path(), "/ns/shop/sa/orders");
+    for other in [
+        "",
+        "payment",
+        "payments2",
+        "Payments",
+        "payments ",
+        "[\"payments\"]",
+        "orders",
+    ] {
+        let judged = client.validate_jwt(other, token).await;
+        assert!(judged.is_err(), "`{other}` was accepted");
+    }
+    let none = client.jwt_svid(&[], None).await;
+    assert!(none.is_err(), "a token for nobody was issued");
+}

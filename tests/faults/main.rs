@@ -7,5 +7,6 @@
 )]
 
 mod bad_input;
+mod disk;
 mod kill;
 mod up;
