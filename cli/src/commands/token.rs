@@ -8,7 +8,9 @@ use clap::{Args, Subcommand};
 use ravelin_proto::pb::spire::api::server::agent::v1::CreateJoinTokenRequest;
 use ravelin_proto::pb::spire::api::types::Spiffeid;
 use ravelin_proto::spiffe_id::SpiffeId;
+use ravelin_runtime::durable;
 use serde_json::json;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The verbs of `ravelin token`.
@@ -21,7 +23,7 @@ pub(crate) enum TokenCommand {
 /// What the token is for.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  ravelin token create --agent-id spiffe://shop.example/node/web-1 --ttl 10m"
+    after_help = "Example:\n  ravelin token create --agent-id spiffe://shop.example/node/web-1 --ttl 10m --write join-token"
 )]
 pub(crate) struct CreateArguments {
     /// How long the token may be used
@@ -30,6 +32,9 @@ pub(crate) struct CreateArguments {
     /// A SPIFFE ID that the agent gets beside its own, to be the parent of entries
     #[arg(long, value_name = "SPIFFE-ID")]
     agent_id: Option<SpiffeId>,
+    /// Write the token to this file, mode 0600, instead of printing it
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
 }
 
 /// Runs a verb.
@@ -49,8 +54,17 @@ pub(crate) async fn run(command: TokenCommand, shared: Shared) -> Outcome {
         .await
         .map_err(|status| Failure::status("create a join token", &status))?
         .into_inner();
+    let expires_at = time_of_secs(token.expires_at);
+    let Some(file) = arguments.write else {
+        return print_one(
+            json!({"token": token.value, "expires_at": expires_at}),
+            shared.output,
+        );
+    };
+    durable::write_atomically(&file, token.value.as_bytes(), 0o600)
+        .map_err(|error| Failure::file("write", &file, error))?;
     print_one(
-        json!({"token": token.value, "expires_at": time_of_secs(token.expires_at)}),
+        json!({"file": file, "expires_at": expires_at}),
         shared.output,
     )
 }
