@@ -1,7 +1,7 @@
 //! Opening a data folder: refuse what is not ours, create what is missing, check the log's end.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -46,6 +46,7 @@ pub(super) async fn open(
         .foreign_keys(true)
         .disable_statement_logging();
     let corrupt = |error| corruption(&path, error);
+    make_private(&path)?;
 
     let mut conn = options
         .clone()
@@ -103,13 +104,7 @@ fn lock_folder(data_dir: &Path) -> Result<File, StoreError> {
         .mode(0o700)
         .create(data_dir)
         .map_err(folder)?;
-    let lock = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(data_dir.join("ca.db.lock"))
-        .map_err(folder)?;
+    let lock = make_private(&data_dir.join("ca.db.lock"))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
@@ -117,6 +112,26 @@ fn lock_folder(data_dir: &Path) -> Result<File, StoreError> {
         }),
         Err(TryLockError::Error(source)) => Err(folder(source)),
     }
+}
+
+/// Opens a file that only its owner may read, made where it is missing. SQLite gives the files
+/// beside a database the database's own mode.
+fn make_private(path: &Path) -> Result<File, StoreError> {
+    let file = |source| StoreError::Folder {
+        path: path.to_owned(),
+        source,
+    };
+    let opened = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(file)?;
+    opened
+        .set_permissions(Permissions::from_mode(0o600))
+        .map_err(file)?;
+    Ok(opened)
 }
 
 /// Says `corrupt` where SQLite says that the file is damaged or no database (codes 11 and 26).

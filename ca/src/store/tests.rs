@@ -110,6 +110,19 @@ async fn a_store_opens_again_with_the_same_log() {
 }
 
 #[tokio::test]
+async fn threat_27_the_database_and_its_journal_are_the_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{:?}", entry.file_name());
+    }
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_data_folder_that_must_not_be_used_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await;
