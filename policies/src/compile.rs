@@ -133,7 +133,7 @@ impl WorkloadPolicies {
     /// Normalizes a request's target (origin form). Ambiguous paths are refused where a policy denies by path (rule 90).
     pub fn normalize(&self, target: &str) -> Result<NormalizedPath, PathRefusal> {
         let path = normalize(target, self.path_normalization)?;
-        if self.judges_paths && is_ambiguous(target) {
+        if self.judges_paths && is_ambiguous(target, self.path_normalization) {
             return Err(PathRefusal::Ambiguous);
         }
         Ok(path)

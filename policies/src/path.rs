@@ -139,15 +139,11 @@ pub fn normalize(target: &str, option: PathNormalization) -> Result<NormalizedPa
     Ok(NormalizedPath::new(&apply(path, option), query))
 }
 
-/// True when servers that decode or merge slashes would read another path (rule 90).
-pub(crate) fn is_ambiguous(target: &str) -> bool {
-    let forms = [
-        PathNormalization::Base,
-        PathNormalization::DecodeAndMergeSlashes,
-    ]
-    .map(|option| normalize(target, option));
-    let [base, decoded] = forms;
-    base != decoded
+/// True when servers that decode or merge slashes would read another path than the one that is forwarded (rule 90).
+pub(crate) fn is_ambiguous(target: &str, option: PathNormalization) -> bool {
+    let form = |option| normalize(target, option);
+    let decoded = form(PathNormalization::DecodeAndMergeSlashes);
+    form(PathNormalization::Base) != decoded || form(option) != decoded
 }
 
 fn check_escapes(path: &str) -> Result<(), PathRefusal> {
@@ -441,15 +437,27 @@ mod tests {
 
     #[test]
     fn rule_90_a_path_that_others_read_differently_is_ambiguous() {
-        for (target, want) in [
-            ("/a/b", false),
-            ("/a//b", true),
-            ("/a%2fb", true),
-            ("/a/%2e%2e/b", false),
-            ("/a%5cb", true),
-            ("/a?x=//%2f", false),
+        use PathNormalization::{DecodeAndMergeSlashes, None};
+        for (target, want, without_normalization) in [
+            ("/a/b", false, false),
+            ("/a//b", true, true),
+            ("/a%2fb", true, true),
+            ("/a/%2e%2e/b", false, true),
+            ("/a/../b", false, true),
+            ("/%61", false, true),
+            ("/a%5cb", true, true),
+            ("/a?x=//%2f", false, false),
         ] {
-            assert_eq!(is_ambiguous(target), want, "{target}");
+            assert_eq!(
+                is_ambiguous(target, DecodeAndMergeSlashes),
+                want,
+                "{target}"
+            );
+            assert_eq!(
+                is_ambiguous(target, None),
+                without_normalization,
+                "{target} as it came"
+            );
         }
     }
 
