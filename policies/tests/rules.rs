@@ -598,6 +598,17 @@ fn rule_36_37_addresses_and_ports_are_compared_as_numbers() {
             &Call::default(),
             true,
         ),
+        (
+            source("ipBlocks", "::ffff:10.0.0.0/104"),
+            &Call::default(),
+            true,
+        ),
+        (source("notIpBlocks", "::ffff:10.0.0.0/104"), &v6, false),
+        (
+            source("ipBlocks", "::ffff:11.0.0.0/104"),
+            &Call::default(),
+            false,
+        ),
         (source("remoteIpBlocks", "fd00::/8"), &v6, true),
         (
             when("source.ip", "values", "10.1.2.3"),

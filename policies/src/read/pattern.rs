@@ -169,11 +169,7 @@ fn address(value: &str) -> Result<Vec<Pattern>, Refusal> {
         .ok()
         .or_else(|| value.parse::<IpAddr>().ok().map(IpNet::from));
     match net {
-        // An IPv4 address written in IPv6 is compared as IPv4.
-        Some(IpNet::V6(net)) if net.prefix_len() == 128 => Ok(vec![Pattern::Address(IpNet::from(
-            IpAddr::V6(net.addr()).to_canonical(),
-        ))]),
-        Some(net) => Ok(vec![Pattern::Address(net.trunc())]),
+        Some(net) => Ok(vec![Pattern::Address(canonical(net.trunc()))]),
         None => Err((
             format!(
                 "`{}` is neither an IP address nor a CIDR block",
@@ -181,6 +177,19 @@ fn address(value: &str) -> Result<Vec<Pattern>, Refusal> {
             ),
             Some("write `10.0.0.7`, `10.0.0.0/8` or `fd00::/8`".into()),
         )),
+    }
+}
+
+/// An IPv4 block written in IPv6 (`::ffff:10.0.0.0/104`) is compared as IPv4, as addresses are.
+fn canonical(net: IpNet) -> IpNet {
+    let as_v4 = net
+        .prefix_len()
+        .checked_sub(96)
+        .and_then(|prefix| IpNet::new(net.addr().to_canonical(), prefix).ok())
+        .filter(|canonical| matches!(canonical, IpNet::V4(_)));
+    match net {
+        IpNet::V4(_) => net,
+        IpNet::V6(_) => as_v4.unwrap_or(net),
     }
 }
 
