@@ -1062,14 +1062,31 @@ rules:
             .unwrap()
             .contains("\"is_allowed\":true")
     );
-    let secret = compile(&policy(
-        "p",
-        "rules: [{when: [{key: 'request.headers[authorization]', values: [x]}]}]",
-    ));
-    let text = Call::headers(&[("authorization", "Bearer hunter2")])
-        .explain(&secret)
+}
+
+#[test]
+fn threat_41_an_explanation_shows_no_token() {
+    for name in [
+        "authorization",
+        "cookie",
+        "x-api-key",
+        "x-jwt-assertion",
+        "x-access-token",
+        ":path",
+    ] {
+        let policies = compile(&policy(
+            "p",
+            &format!("rules: [{{when: [{{key: 'request.headers[{name}]', values: [x]}}]}}]"),
+        ));
+        let path = policies.normalize("/a?access_token=hunter2").unwrap();
+        let text = Call {
+            path: path.as_target().to_owned(),
+            ..Call::headers(&[(name, "Bearer hunter2")])
+        }
+        .explain(&policies)
         .to_string();
-    assert!(!text.contains("hunter2"), "{text}");
+        assert!(text.contains(name) && !text.contains("hunter2"), "{text}");
+    }
 }
 
 #[test]
