@@ -363,6 +363,19 @@ pub fn remove_claims(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes the header of this lower-case name in every spelling that applications read as the same.
+pub fn remove_spellings(headers: &mut HeaderMap, name: &str) {
+    let known = name.replace('_', "-");
+    let spellings: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| is_same(name.as_str(), &known))
+        .cloned()
+        .collect();
+    for name in spellings {
+        headers.remove(name);
+    }
+}
+
 /// True for a name that only a proxy may set; `_` counts as `-`, because many applications read it so.
 pub fn is_claim(name: &str) -> bool {
     const EXACT: [&str; 5] = [

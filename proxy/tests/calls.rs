@@ -13,7 +13,7 @@
 mod harness;
 
 use harness::client::{call, get, raw, request};
-use harness::{Mesh, id};
+use harness::{Mesh, POLICIES, id};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -210,6 +210,47 @@ async fn threat_50_forged_identity_headers_are_removed_in_every_spelling() {
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert!(!answer.body.contains("forged"), "{}", answer.body);
     assert_eq!(answer.body.matches("x-forwarded-client-cert").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_50_a_header_made_of_claims_is_judged_and_forwarded_as_the_token_tells_it() {
+    let mesh = Mesh::start().await;
+    let policies = POLICIES
+        .replace(
+            r#"audiences: ["inventory"]"#,
+            r#"audiences: ["inventory"]
+      outputClaimToHeaders: [{header: x-user-id, claim: sub}]"#,
+        )
+        .replace(
+            r#"            paths: ["/pay"]
+"#,
+            r#"            paths: ["/pay"]
+    - when:
+        - key: request.headers[x-user-id]
+          values: ["forged", "spiffe://example.org/ns/shop/sa/orders"]
+      to:
+        - operation:
+            paths: ["/mine"]
+"#,
+        );
+    mesh.publish(2, &policies).await;
+    let token = mesh.jwt.token(&id("orders"), "inventory", 60, "j");
+    let bearer = format!("Bearer {token}");
+    let without_token = [("x-user-id", "forged"), ("x_user_id", "forged")];
+    let with_token = [
+        ("authorization", bearer.as_str()),
+        ("x-user-id", "forged"),
+        ("X_User-Id", "forged"),
+    ];
+    for (headers, want) in [(without_token.as_slice(), 403), (with_token.as_slice(), 200)] {
+        let answer = call(
+            mesh.outbound(),
+            request("GET", "inventory.shop", "/mine", "", headers),
+        )
+        .await;
+        assert_eq!(answer.status, want, "{}", answer.body);
+        assert!(!answer.body.contains("forged"), "{}", answer.body);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

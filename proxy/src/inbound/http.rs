@@ -220,11 +220,12 @@ impl PeerConnection {
             .map_err(|refusal| HeadRefusal::Path(refusal.code()))?;
         note(open, |record| path.path().clone_into(&mut record.path));
         let identity = self.authenticate(&snapshot, &parts, &path, open)?;
+        // WHY: a header that a rule makes of claims is judged as the token tells it, never as the caller wrote it.
+        self.rewrite(&mut parts, checked.host.clone(), &path, &identity)?;
         self.authorize(&snapshot, &parts, checked.host(), &path, &identity, open)?;
         if serve::is_too_large(&parts.headers) {
             return Err(Refusal::body_too_large().closing().into());
         }
-        self.rewrite(&mut parts, checked.host.clone(), &path, &identity)?;
         let head = Rc::new(parts);
         let live = self
             .calls
@@ -326,7 +327,7 @@ impl PeerConnection {
             parts.uri = target.parse().map_err(|_| HeadRefusal::TargetForm)?;
         }
         for name in &identity.remove_headers {
-            parts.headers.remove(name.as_str());
+            head::remove_spellings(&mut parts.headers, name);
         }
         for (name, value) in &identity.set_headers {
             let name =
