@@ -264,6 +264,11 @@ async fn threat_56_57_a_bad_or_older_configuration_is_refused_and_the_last_good_
             },
             "digest",
         ),
+        (
+            "other files under the same number",
+            mesh.revision(5, DENY_ALL),
+            "other files",
+        ),
     ];
     for (name, revision, word) in rows {
         mesh.agent.forget_acks();

@@ -44,6 +44,9 @@ pub enum ConfigRefusal {
     /// The files are not what the revision says.
     #[error("mesh revision {0} does not have the digest that it names")]
     MeshDigest(u64),
+    /// Other files under the number that is in use.
+    #[error("mesh revision {0} is in use with other files")]
+    MeshOther(u64),
     /// The files have errors.
     #[error("mesh revision {revision} has errors: {first}")]
     MeshInvalid {
@@ -187,9 +190,13 @@ impl Store {
         }
         if let Some(mesh) = &self.mesh
             && mesh.revision == revision.revision
-            && mesh.digest == revision.digest
         {
-            return Ok(());
+            // WHY: one revision has one meaning; policies and routes of two would be mixed here.
+            return if mesh.digest == revision.digest {
+                Ok(())
+            } else {
+                Err(ConfigRefusal::MeshOther(revision.revision))
+            };
         }
         let files = self.files(&revision, known)?;
         let sources = sources(&files, revision.revision)?;
