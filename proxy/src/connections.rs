@@ -71,6 +71,7 @@ pub struct LiveConnection {
     carried: Carried,
     own_expires_at: Option<Timestamp>,
     policies_judged: Cell<u64>,
+    denylist_judged: Cell<u64>,
     refusal: Cell<Option<&'static str>>,
     calls: Cell<u64>,
     orders: watch::Sender<Order>,
@@ -153,6 +154,7 @@ impl Connections {
             carried: new.carried,
             own_expires_at: new.own_expires_at,
             policies_judged: Cell::new(new.mesh_revision),
+            denylist_judged: Cell::new(0),
             refusal: Cell::new(None),
             calls: Cell::new(0),
             orders: watch::Sender::new(first),
@@ -305,7 +307,18 @@ impl LiveConnection {
         {
             return Some(("svid_expired", Duration::ZERO));
         }
+        self.judge_tokens(snapshot, now);
         self.judge_by_policy(snapshot)
+    }
+
+    /// Calls whose token was revoked end alone; the connection goes on.
+    fn judge_tokens(&self, snapshot: &Snapshot, now: Timestamp) {
+        let number = snapshot.denylist.number();
+        if self.denylist_judged.replace(number) != number
+            && let Carried::Http(calls) = &self.carried
+        {
+            calls.judge_tokens(snapshot, now);
+        }
     }
 
     fn judge_by_policy(&self, snapshot: &Snapshot) -> Option<(&'static str, Duration)> {

@@ -1,5 +1,5 @@
-//! Calls in flight on one inbound HTTP connection. When policies change each is judged again by what was forwarded;
-//! one that is no longer allowed is cut, whatever it waits for (threat 59).
+//! Calls in flight on one inbound HTTP connection. When policies or the deny-list change each is judged again by what
+//! was forwarded; one that is no longer allowed is cut, whatever it waits for (threat 59).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,7 +9,9 @@ use std::task::{Context, Poll, Waker};
 use http::HeaderValue;
 use http::request::Parts;
 use ravelin_policies::{Connection, HttpCall, NormalizedPath, RequestIdentity, WorkloadPolicies};
+use ravelin_proto::time::Timestamp;
 
+use crate::snapshot::Snapshot;
 use crate::token::Headers;
 
 /// The calls of one connection.
@@ -94,6 +96,15 @@ impl LiveCalls {
             });
             if !decision.is_allowed {
                 call.cut(decision.code);
+            }
+        }
+    }
+
+    /// Cuts every call whose token is on the deny-list of `snapshot`.
+    pub fn judge_tokens(&self, snapshot: &Snapshot, now: Timestamp) {
+        for call in self.calls.borrow().values() {
+            if snapshot.is_token_denied(&call.identity, now) {
+                call.cut("token_denied");
             }
         }
     }

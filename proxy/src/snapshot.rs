@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ravelin_policies::WorkloadPolicies;
+use ravelin_policies::{RequestIdentity, WorkloadPolicies};
 use ravelin_proto::jwks::JwkSet;
 use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
 use ravelin_proto::time::Timestamp;
@@ -51,6 +51,21 @@ impl Snapshot {
     pub fn is_denied(&self, peer: &Peer, now: Timestamp) -> bool {
         self.denylist
             .is_peer_denied(peer.id().as_str(), peer.serial(), peer.issued_at(), now)
+    }
+
+    /// True for an accepted token on the deny-list.
+    pub fn is_token_denied(&self, identity: &RequestIdentity, now: Timestamp) -> bool {
+        let issued_at = identity
+            .claims
+            .as_ref()
+            .and_then(|claims| claims.get("iat"))
+            .and_then(serde_json::Value::as_i64);
+        self.denylist.is_token_denied(
+            identity.jti.as_deref(),
+            identity.subject.as_deref(),
+            issued_at,
+            now,
+        )
     }
 
     /// True while the peer's chain leads to an authority of its own trust domain.

@@ -98,7 +98,7 @@ impl TokenCache {
         let identity = authentication
             .authenticate(&request, &Keys(snapshot), self, now)
             .map_err(TokenRefusal::new)?;
-        if is_denied(snapshot, &identity, now) {
+        if snapshot.is_token_denied(&identity, now) {
             return Err(TokenRefusal {
                 refusal: Refusal::token(StatusCode::UNAUTHORIZED, "token_denied"),
                 text: "the token has been revoked".to_owned(),
@@ -106,20 +106,6 @@ impl TokenCache {
         }
         Ok(identity)
     }
-}
-
-fn is_denied(snapshot: &Snapshot, identity: &RequestIdentity, now: Timestamp) -> bool {
-    let issued_at = identity
-        .claims
-        .as_ref()
-        .and_then(|claims| claims.get("iat"))
-        .and_then(serde_json::Value::as_i64);
-    snapshot.denylist.is_token_denied(
-        identity.jti.as_deref(),
-        identity.subject.as_deref(),
-        issued_at,
-        now,
-    )
 }
 
 struct Keys<'a>(&'a Snapshot);

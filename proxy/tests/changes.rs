@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use harness::authority::Authority;
-use harness::client::{Client, call, get};
+use harness::client::{Client, call, get, request};
 use harness::{DENY_ALL, Mesh, POLICIES, TRUST_DOMAIN, id};
 use ravelin_proto::pb::ravelin::v1 as pb;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -371,4 +371,49 @@ async fn threat_59_a_call_in_flight_is_cut_when_policy_no_longer_allows_it() {
         (cut.path.as_str(), cut.outcome.as_str()),
         ("/slow", "cancelled")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_59_a_call_in_flight_is_cut_when_its_token_is_revoked() {
+    let mesh = Mesh::start().await;
+    let address = mesh.outbound();
+    let slow = |jti: &str| {
+        let token = mesh.jwt.token(&id("orders"), "inventory", 600, jti);
+        tokio::spawn(async move {
+            let bearer = format!("Bearer {token}");
+            let headers = [("authorization", bearer.as_str())];
+            Client::connect(address)
+                .await
+                .send(request("GET", "inventory.shop", "/slow", "", &headers))
+                .await
+        })
+    };
+    let (revoked, other) = (slow("revoked"), slow("other"));
+    let arrived = timeout(Duration::from_secs(10), async {
+        while mesh.app.calls.load(Ordering::Relaxed) < 2 {
+            tokio::task::yield_now().await;
+        }
+    });
+    arrived.await.expect("the calls arrive");
+    let denylist = pb::Denylist {
+        number: 1,
+        entries: vec![pb::DenylistEntry {
+            subject: Some(pb::denylist_entry::Subject::Jti("revoked".into())),
+            ..pb::DenylistEntry::default()
+        }],
+    };
+    mesh.agent
+        .change("inventory", |snapshot| snapshot.denylist = Some(denylist));
+    let ended = timeout(Duration::from_secs(10), revoked)
+        .await
+        .expect("the call is cut")
+        .unwrap();
+    assert!(ended.is_err() || ended.is_ok_and(|answer| answer.status == 403));
+    let cut = mesh
+        .agent
+        .decided(|decision| decision.reason == "cut: token_denied")
+        .await;
+    assert_eq!(cut.path, "/slow");
+    assert!(!other.is_finished(), "a call with another token goes on");
+    other.abort();
 }
