@@ -84,7 +84,8 @@ impl Failure {
     pub(crate) fn status(what: &str, status: &tonic::Status) -> Self {
         let said = crate::output::escape_text(status.message());
         match status.code() {
-            Code::Unavailable | Code::DeadlineExceeded => {
+            // WHY: tonic answers `Cancelled` where its own deadline for the call is over.
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
                 Self::unreachable(format!("{what}: the server cannot be reached: {said}"))
             }
             Code::Unimplemented => {
@@ -94,7 +95,6 @@ impl Failure {
                 Self::usage(format!("{what}: {said}"))
             }
             Code::Ok
-            | Code::Cancelled
             | Code::Unknown
             | Code::PermissionDenied
             | Code::ResourceExhausted
@@ -151,6 +151,7 @@ mod tests {
         let table = [
             (Code::Unavailable, Exit::Unreachable),
             (Code::DeadlineExceeded, Exit::Unreachable),
+            (Code::Cancelled, Exit::Unreachable),
             (Code::InvalidArgument, Exit::Usage),
             (Code::NotFound, Exit::Usage),
             (Code::PermissionDenied, Exit::No),
