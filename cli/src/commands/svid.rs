@@ -100,7 +100,7 @@ pub(crate) struct FetchJwtArguments {
 /// What to validate.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  ravelin svid validate jwt --audience payments TOKEN\n  ravelin svid validate x509 svid.pem"
+    after_help = "Examples:\n  ravelin svid validate jwt --audience payments - < token     the token in no process list\n  ravelin svid validate x509 svid.pem"
 )]
 pub(crate) struct ValidateArguments {
     #[command(flatten)]
