@@ -20,6 +20,9 @@ pub const AUDIT_EVENT_BYTES_MAX: usize = 1024 * 1024;
 pub const LIVENESS_CHECK: Duration = Duration::from_millis(500);
 /// An agent whose stream ended counts as live for this long.
 pub const AGENT_LOST: Duration = Duration::from_mins(1);
+/// How often a response under way asks anew whether its caller may have it; changes of the registry and the deny-list ask
+/// at once.
+pub const STREAM_CHECK: Duration = Duration::from_secs(1);
 /// How long a new `Sync` stream may take to say `hello`.
 pub const SYNC_HELLO: Duration = Duration::from_secs(10);
 /// Entries of one `Sync` message: about 1 MiB of what gRPC takes.

@@ -19,6 +19,8 @@ use ravelin_proto::pb::ravelin::v1 as pb;
 use ravelin_proto::pb::ravelin::v1::audit_client::AuditClient;
 use ravelin_proto::pb::spire::api::server::agent::v1 as agent_pb;
 use ravelin_proto::pb::spire::api::server::agent::v1::agent_client::AgentClient;
+use ravelin_proto::pb::spire::api::server::entry::v1 as entry_pb;
+use ravelin_proto::pb::spire::api::server::entry::v1::entry_client::EntryClient;
 use ravelin_proto::pb::spire::api::server::svid::v1 as svid_pb;
 use ravelin_proto::pb::spire::api::server::svid::v1::svid_client::SvidClient;
 use ravelin_runtime::clock::Clock as _;
@@ -527,5 +529,55 @@ async fn threat_26_a_batch_has_a_limit_and_no_serial_twice() {
         .map(|identity| identity.unwrap().leaf().serial.clone())
         .collect();
     assert_eq!(serials.len(), 100);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_21_threat_65_a_stream_that_is_open_is_cut_with_the_right_to_it() {
+    let mut world = World::start().await;
+    let agent = world.agent("/node/local").await;
+    let admin_entry = ravelin_proto::pb::spire::api::types::Entry {
+        admin: true,
+        ..entry_of("/root", "/node/local")
+    };
+    let admin_entry = world.entry(admin_entry).await;
+    let issued = issue(world.tls(Some(&agent)).await, &[&admin_entry]).await;
+    let admin = issued.unwrap().remove(0).unwrap();
+
+    let query = pb::AuditQuery {
+        follow: true,
+        ..pb::AuditQuery::default()
+    };
+    let mut audit = AuditClient::new(world.tls(Some(&admin)).await);
+    let mut records = audit.query(query).await.unwrap().into_inner();
+    assert!(records.message().await.unwrap().is_some());
+    let delete = entry_pb::BatchDeleteEntryRequest {
+        ids: vec![admin_entry],
+    };
+    let mut entries = EntryClient::new(world.admin().await);
+    entries.batch_delete_entry(delete).await.unwrap();
+    let end = tokio::time::timeout(std::time::Duration::from_secs(10), async {
+        loop {
+            match records.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(status) => return Some(status.code()),
+            }
+        }
+    });
+    assert_eq!(end.await.unwrap(), Some(Code::PermissionDenied));
+
+    let mut stream = world::SyncAgent::open(world.tls(Some(&agent)).await).await;
+    stream.take().await;
+    let revoke = pb::RevokeRequest {
+        subject: Some(pb::revoke_request::Subject::Serial(
+            agent.leaf().serial.clone(),
+        )),
+        reason: "lost".to_owned(),
+    };
+    let mut api = World::admin_api(world.admin().await);
+    api.revoke(revoke).await.unwrap();
+    let end = stream.ended().await.map(|status| status.code());
+    assert_eq!(end, Some(Code::PermissionDenied));
     world.stop().await;
 }

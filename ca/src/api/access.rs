@@ -2,6 +2,7 @@
 //!
 //! The gate judges at each call, not only at the handshake: an SVID that has expired, whose authority left the bundle, that
 //! is on the deny-list, or whose agent was banned gets nothing on a connection that is still open (threats 19, 21, 65).
+//! A response that is still under way then is cut (`cut`).
 
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ use ravelin_runtime::rpc::TlsPeer;
 use ravelin_runtime::tls::PeerIdentity;
 use tonic::Status;
 use tonic::service::Routes;
+
+mod cut;
 
 use super::caller::Caller;
 use crate::attest::agents::Agents;
@@ -290,6 +293,18 @@ impl Gate {
         }
     }
 
+    /// Why a call that was let in may not go on; `None` while it may.
+    fn judge_again(&self, peer: &PeerIdentity, path: &str) -> Option<AccessRefusal> {
+        let caller = Caller::of_peer(&peer.id, &peer.serial, &self.hub.registry());
+        let judged = judge(&caller, path).and_then(|()| judge_svid(&self.hub, peer));
+        match judged {
+            // WHY: a stream over the SVID before the present one ends with its connection, and one of an agent that was
+            // evicted by itself; an agent under an authority that has gone must still hear of the bundle without it.
+            Ok(()) | Err(AccessRefusal::FormerAgent | AccessRefusal::Authority) => None,
+            Err(refusal) => Some(refusal),
+        }
+    }
+
     async fn settle(&self, agent: &RegisteredAgent) -> Result<(), Status> {
         let done = self.agents.settle(&agent.id, &agent.serial).await;
         done.map_err(|error| super::store_status(&error))
@@ -297,13 +312,25 @@ impl Gate {
 }
 
 async fn pass(State(gate): State<Gate>, request: Request<Body>, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let peer = request
+        .extensions()
+        .get::<TlsPeer>()
+        .and_then(|peer| peer.identity.clone())
+        .filter(|_| who_may(&path) != Some(For::Everybody));
     let settled = match gate.check(&request) {
         Ok(Some(agent)) => gate.settle(&agent).await,
         Ok(None) => Ok(()),
         Err(status) => Err(status),
     };
     match settled {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            let response = next.run(request).await;
+            match peer {
+                Some(peer) => cut::guard(gate, peer, path, response),
+                None => response,
+            }
+        }
         Err(status) => status.into_http(),
     }
 }

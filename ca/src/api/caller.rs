@@ -54,7 +54,7 @@ impl Caller {
         }
     }
 
-    fn of_peer(id: &SpiffeId, serial: &str, registry: &Snapshot) -> Self {
+    pub(crate) fn of_peer(id: &SpiffeId, serial: &str, registry: &Snapshot) -> Self {
         if let Some(agent) = registry.agent(id) {
             let is_current =
                 !serial.is_empty() && (agent.serial == serial || agent.serial_before == serial);
