@@ -19,6 +19,7 @@ use super::mesh;
 use crate::acks::StreamId;
 use crate::hub::Hub;
 use crate::limits::{ACK_AUTHORITIES_MAX, ACK_PROXIES_MAX, ACK_TEXT_BYTES_MAX, SYNC_ENTRIES_MAX};
+use crate::registry::Snapshot;
 use crate::store::{Denylist, MeshPair};
 
 /// The state of one open stream.
@@ -88,6 +89,8 @@ impl AgentStream {
         registry.mark_unchanged();
         // The rows are read after the snapshot, so they reach at least as far.
         let snapshot = hub.registry();
+        // The caller was judged before it said hello; it may have been cut off since.
+        check_agent(&snapshot, &agent_id)?;
         let rows = match hello.revision {
             0 => None,
             revision => store.changes_since(revision).await.unwrap_or_else(|error| {
@@ -202,12 +205,9 @@ impl AgentStream {
     fn look(&mut self) -> Result<(), Status> {
         let revision = *self.registry.borrow_and_update();
         let registry = self.hub.registry();
-        if registry
-            .agent(&self.agent_id)
-            .is_none_or(|agent| agent.is_banned)
-        {
+        if let Err(status) = check_agent(&registry, &self.agent_id) {
             self.hub.acks().forget(&self.agent_id);
-            return Err(Status::permission_denied("the agent is banned or evicted"));
+            return Err(status);
         }
         let delta = if self.view.revision() < revision.max(registry.revision()) {
             let rows = self.hub.store().recent_changes(self.view.revision());
@@ -289,6 +289,13 @@ impl AgentStream {
         }
         response.upserted_entries = entries;
         self.pending.push_back(response);
+    }
+}
+
+fn check_agent(registry: &Snapshot, agent_id: &SpiffeId) -> Result<(), Status> {
+    match registry.agent(agent_id) {
+        Some(agent) if !agent.is_banned => Ok(()),
+        Some(_) | None => Err(Status::permission_denied("the agent is banned or evicted")),
     }
 }
 

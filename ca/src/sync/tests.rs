@@ -333,3 +333,20 @@ async fn threat_17_a_second_stream_of_an_agent_ends_the_first() {
     drop(second);
     assert!(!hub.acks().live_agents()[0].is_connected);
 }
+
+#[tokio::test]
+async fn threat_21_an_agent_that_was_cut_off_before_it_said_hello_gets_no_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await;
+    let mut banned = agent("banned");
+    banned.is_banned = true;
+    store.load_agents(vec![banned]);
+    let hub = Hub::new(store);
+    for name in ["banned", "evicted"] {
+        let opening =
+            AgentStream::open(hub.clone(), agent(name).id, Hello::default(), Drain::new());
+        let refused = opening.await.err().map(|status| status.code());
+        assert_eq!(refused, Some(Code::PermissionDenied), "{name}");
+    }
+    assert!(hub.acks().live_agents().is_empty());
+}
