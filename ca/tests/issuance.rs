@@ -581,3 +581,27 @@ async fn threat_21_threat_65_a_stream_that_is_open_is_cut_with_the_right_to_it()
     assert_eq!(end, Some(Code::PermissionDenied));
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_15_requests_without_a_token_to_guess_are_slowed_down_as_well() {
+    let mut world = World::start().await;
+    let mut client = AgentClient::new(world.tls(None).await);
+    let mut codes = Vec::new();
+    for _ in 0..20 {
+        let step = Some(agent_pb::attest_agent_request::Step::Params(
+            agent_pb::attest_agent_request::Params {
+                data: Some(ravelin_proto::pb::spire::api::types::AttestationData {
+                    r#type: "join_token".to_owned(),
+                    payload: b"0123456789012345678901".to_vec(),
+                }),
+                params: Some(agent_pb::AgentX509svidParams { csr: vec![1] }),
+            },
+        ));
+        let request = agent_pb::AttestAgentRequest { step };
+        let refused = client.attest_agent(tokio_stream::iter([request])).await;
+        codes.push(refused.unwrap_err().code());
+    }
+    assert_eq!(codes.first(), Some(&Code::InvalidArgument));
+    assert!(codes.contains(&Code::ResourceExhausted), "{codes:?}");
+    world.stop().await;
+}

@@ -79,7 +79,7 @@ impl AgentService {
             Err(refusal) => {
                 let refusal = refusal.into();
                 let logged = self.tokens.refuse(remote, &refusal).await;
-                logged.map_err(|error| store_status(&error))?;
+                logged.map_err(|error| status::of_attest(&error))?;
                 return Err(status::of_issue_refusal(&refusal));
             }
         };

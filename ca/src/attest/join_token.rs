@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ravelin_proto::entry::RegistrationEntry;
@@ -213,15 +213,7 @@ impl JoinTokens {
         csr: VerifiedCsr,
         remote: IpAddr,
     ) -> Result<X509Svid, AttestError> {
-        let now = self.hub.store().clock().now();
-        if !self
-            .throttle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .may_try(remote, now)
-        {
-            return Err(AttestRefusal::Throttled.into());
-        }
+        let now = self.may_try(remote)?;
         let agent_id = agent_id(self.hub.store().trust_domain(), token)?;
         let actor = agent_id.to_string();
         let grant = Grant::to_attested_agent(agent_id.clone(), self.agent_life);
@@ -246,22 +238,37 @@ impl JoinTokens {
         match outcome {
             Ok((planned, ticket)) => Ok(self.issuer.redeem(planned, ticket, &actor).await?),
             Err(refusal) => {
-                let mut throttle = self.throttle.lock().unwrap_or_else(PoisonError::into_inner);
-                throttle.record_failure(remote, now);
+                self.throttle().record_failure(remote, now);
                 Err(refusal.into())
             }
         }
     }
 
-    /// Records a refusal that came before the token was looked at.
-    pub async fn refuse(&self, remote: IpAddr, refusal: &IssueRefusal) -> Result<(), StoreError> {
+    fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn may_try(&self, remote: IpAddr) -> Result<Timestamp, AttestRefusal> {
+        let now = self.hub.store().clock().now();
+        if self.throttle().may_try(remote, now) {
+            Ok(now)
+        } else {
+            Err(AttestRefusal::Throttled)
+        }
+    }
+
+    /// Records a refusal that came before the token was looked at. It counts as a failure: strangers may not fill the
+    /// audit log either.
+    pub async fn refuse(&self, remote: IpAddr, refusal: &IssueRefusal) -> Result<(), AttestError> {
+        let now = self.may_try(remote)?;
+        self.throttle().record_failure(remote, now);
         let event = Event::new("agent.refused", "anonymous")
             .with("code", refusal.code())
             .with("reason", refusal.to_string())
             .with("remote", remote.to_string());
         self.hub
             .store()
-            .write(move |tx| Box::pin(async move { tx.audit(event) }))
+            .write::<_, StoreError, _>(move |tx| Box::pin(async move { tx.audit(event) }))
             .await?;
         Ok(())
     }

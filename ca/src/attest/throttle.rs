@@ -21,6 +21,10 @@ struct Bucket {
 
 impl Bucket {
     fn at(self, now: Timestamp) -> u32 {
+        // WHY: after a clock that stood ahead was set right, nobody is to wait until it is there again.
+        if now < self.at {
+            return 0;
+        }
         let refilled = u32::try_from(now.since(self.at).as_secs()).unwrap_or(u32::MAX);
         self.failures.saturating_sub(refilled)
     }
@@ -76,6 +80,8 @@ mod tests {
         assert!(!throttle.may_try(one, now));
         assert!(throttle.may_try(other, now));
         assert!(throttle.may_try(one, now.plus(Duration::from_secs(1))));
+        let before = Timestamp::from_unix_secs(900);
+        assert!(throttle.may_try(one, before), "the clock was set back");
     }
 
     #[test]
