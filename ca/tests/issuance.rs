@@ -293,7 +293,16 @@ async fn threat_29_a_clock_that_jumps_back_stops_issuance_by_name_and_going_on_n
         Some(&i32::from(Code::Unavailable))
     );
     clock.set(then);
-    assert!(issue(channel, &[&entry]).await.unwrap()[0].is_ok());
+    assert!(issue(channel.clone(), &[&entry]).await.unwrap()[0].is_ok());
+    clock.advance(Duration::from_mins(5));
+    renew(world.tls(Some(&agent)).await).await.unwrap();
+    clock.set(then);
+    let refused = issue(channel, &[&entry]).await.unwrap();
+    assert_eq!(
+        refused[0].as_ref().err(),
+        Some(&i32::from(Code::Unavailable)),
+        "an agent's own SVID counts as well"
+    );
     assert!(audit(&world, "svid.refused").await[0].contains("clock_moved_back"));
     world.stop().await;
 }

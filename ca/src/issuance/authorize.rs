@@ -77,6 +77,22 @@ impl Grant {
         Ok(Self::of_entry(entry, agent_id))
     }
 
+    /// Whether the registry, as it is by now, still gives this: the agent is active and the entry still means this
+    /// identity.
+    pub(crate) fn check_still(&self, registry: &Snapshot) -> Result<(), GrantRefusal> {
+        let Some(agent_id) = self.agent_id.as_ref().filter(|_| !self.entry_id.is_empty()) else {
+            return Ok(());
+        };
+        if registry.agent(agent_id).is_none_or(|agent| agent.is_banned) {
+            return Err(GrantRefusal::Agent);
+        }
+        registry
+            .entry(&self.entry_id)
+            .filter(|entry| entry.spiffe_id == self.id && entry.dns_names == self.dns_names)
+            .map(|_| ())
+            .ok_or_else(|| refuse_entry(&self.entry_id))
+    }
+
     fn of_entry(entry: &Arc<RegistrationEntry>, agent_id: &SpiffeId) -> Self {
         let life = |secs: u32| (secs > 0).then(|| Duration::from_secs(u64::from(secs)));
         Self {
@@ -197,6 +213,37 @@ fn is_dns_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::RegisteredAgent;
+
+    #[test]
+    fn threat_20_a_grant_ends_with_its_agent_and_its_entry() {
+        let agent = crate::sync::tests::agent("a");
+        let entry = |path: &str| crate::store::tests::entry("e", path, "/spire/agent/a");
+        let registry = |entries: Vec<RegistrationEntry>, is_banned: bool| {
+            let mut registry = Snapshot::of_entries(1, entries);
+            registry.replace_agents(vec![RegisteredAgent {
+                is_banned,
+                ..agent.clone()
+            }]);
+            registry
+        };
+        let held = Grant::to_agent(&registry(vec![entry("/w")], false), &agent.id, "e").unwrap();
+        let rows = [
+            ("as before", vec![entry("/w")], false, None),
+            ("banned", vec![entry("/w")], true, Some("agent_not_active")),
+            ("deleted", vec![], false, Some("entry_not_authorized")),
+            (
+                "renamed",
+                vec![entry("/x")],
+                false,
+                Some("entry_not_authorized"),
+            ),
+        ];
+        for (name, entries, is_banned, want) in rows {
+            let checked = held.check_still(&registry(entries, is_banned));
+            assert_eq!(checked.err().map(|refusal| refusal.code()), want, "{name}");
+        }
+    }
 
     #[test]
     fn an_administrator_may_not_take_the_identity_of_an_agent_a_server_or_a_stranger() {

@@ -248,6 +248,7 @@ impl Issuer {
         ticket: Ticket,
         actor: &str,
     ) -> Result<X509Svid, IssueError> {
+        self.guard.record(self.clock.now());
         let signed = planned.signer.sign(&planned.linted, ticket);
         self.finish(planned, signed, actor).await
     }
@@ -325,6 +326,11 @@ impl Issuer {
                 Box::pin(async move {
                     let mut recorded = Vec::with_capacity(plans.len());
                     for plan in plans {
+                        // The registry of this transaction, not of the moment when the call came in.
+                        let plan = plan.and_then(|planned| {
+                            tx.with_snapshot(|registry| planned.grant.check_still(registry))?;
+                            Ok(planned)
+                        });
                         recorded.push(match plan {
                             Ok(planned) => {
                                 let ticket = Self::record(tx, &planned, &actor).await?;
@@ -384,7 +390,10 @@ impl Issuer {
                 return Err(refusal.into());
             }
         };
-        let ticket = self.record_jwt(linted.contents(), &grant, actor).await?;
+        let ticket = match self.record_jwt(linted.contents(), &grant, actor).await? {
+            Ok(ticket) => ticket,
+            Err(refusal) => return Err(refusal.into()),
+        };
         let claims = linted.contents();
         match signer.sign(&linted, ticket) {
             Ok(token) => {
@@ -435,21 +444,27 @@ impl Issuer {
         claims: &Claims,
         grant: &Grant,
         actor: &str,
-    ) -> Result<Ticket, StoreError> {
+    ) -> Result<Result<Ticket, IssueRefusal>, StoreError> {
         let svid = events::jwt_row(claims, grant);
         let event = events::jwt_event("svid.intended", actor, claims, grant);
+        let (grant, actor) = (grant.clone(), actor.to_owned());
         let (at, leaf) = self
             .hub
             .store()
             .write(move |tx| {
                 Box::pin(async move {
+                    let checked = tx.with_snapshot(|registry| grant.check_still(registry));
+                    if let Err(refusal) = checked.map_err(IssueRefusal::from) {
+                        tx.audit(events::refused(Kind::Jwt.name(), &actor, &refusal))?;
+                        return Ok((tx.now(), Err(refusal)));
+                    }
                     tx.insert_issued(&svid).await?;
-                    Ok::<_, StoreError>((tx.now(), tx.audit(event)?))
+                    Ok::<_, StoreError>((tx.now(), Ok(tx.audit(event)?)))
                 })
             })
             .await?;
         self.guard.record(at);
-        Ok(Ticket::new(claims.jti.clone(), leaf))
+        Ok(leaf.map(|leaf| Ticket::new(claims.jti.clone(), leaf)))
     }
 }
 
