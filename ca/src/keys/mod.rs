@@ -1,19 +1,19 @@
 //! Authority keys at rest: each is encrypted with XChaCha20-Poly1305 under a key-encryption key and bound to the name
 //! of its authority, so that rows cannot be swapped. The key-encryption key is a file of mode 0600.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use ravelin_proto::secret::Secret;
-use ravelin_runtime::crypto;
+use ravelin_runtime::{crypto, durable};
 
 /// The name of the key-encryption key in the data folder.
 pub const KEK_FILE: &str = "kek";
 const KEK_BYTES: usize = 32;
+const KEK_MODE: u32 = 0o600;
 const NONCE_BYTES: usize = 24;
 /// First byte of a sealed key: the format.
 const FORMAT: u8 = 1;
@@ -104,22 +104,12 @@ impl KeyWrap {
 
     fn create(path: PathBuf) -> Result<Self, KeyStoreError> {
         let kek = Secret::new(crypto::random_bytes::<KEK_BYTES>());
-        let write = || {
-            let part = path.with_extension("new");
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&part)?;
-            file.write_all(kek.as_slice())?;
-            file.sync_all()?;
-            fs::rename(&part, &path)?;
-            fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-        };
-        match write() {
+        match durable::write_atomically(&path, kek.as_slice(), KEK_MODE) {
             Ok(()) => Ok(Self { kek }),
-            Err(source) => Err(KeyStoreError::File { path, source }),
+            Err(error) => Err(KeyStoreError::File {
+                path,
+                source: error.source,
+            }),
         }
     }
 
@@ -206,6 +196,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let open = |may_create| KeyWrap::open(folder.path(), None, may_create);
         assert!(matches!(open(false), Err(KeyStoreError::Missing(_))));
+        // A file that somebody put where the key is written first does not become the key's.
+        let beside = folder.path().join("kek.new");
+        fs::write(&beside, "").unwrap();
+        fs::set_permissions(&beside, fs::Permissions::from_mode(0o666)).unwrap();
         let sealed = open(true).unwrap().seal("a", b"key").unwrap();
         let path = folder.path().join(KEK_FILE);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
