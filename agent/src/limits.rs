@@ -43,7 +43,7 @@ pub const EXECUTABLE_BYTES_MAX: u64 = 1 << 30;
 /// Most executables whose hash is remembered.
 pub const HASHES_MAX: usize = 1024;
 /// Most bytes read from a file below `/proc`.
-pub const PROC_BYTES_MAX: u64 = 64 * 1024;
+pub const PROC_BYTES_MAX: u64 = 1 << 20;
 /// Most bytes read from `/etc/passwd` and `/etc/group`.
 pub const ACCOUNTS_BYTES_MAX: u64 = 4 << 20;
 /// Most processes that launchers may register.

@@ -113,10 +113,14 @@ fn parse_accounts(text: &str) -> BTreeMap<u32, String> {
     names
 }
 
-/// Reads a text file, at most `bytes_max` of it.
+/// Reads a text file of at most `bytes_max`. A longer one is an error: half of it could say something else.
 pub(super) fn read_bounded(path: &str, bytes_max: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(bytes_max).read_to_end(&mut bytes)?;
+    let mut file = File::open(path)?.take(bytes_max.saturating_add(1));
+    file.read_to_end(&mut bytes)?;
+    if file.limit() == 0 {
+        return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+    }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -212,6 +216,19 @@ mod tests {
         // The kernel escapes newlines in `Name`, and a prefix has to stand at the start of a line.
         let text = "Name:\tUid:\\n\nUid:\t1\t1\t1\t1\nGid:\t1\t1\t1\t1\nGroups:\t\n";
         assert_eq!(parse_status(text).unwrap().uid, 1);
+    }
+
+    #[test]
+    fn threat_07_a_file_that_is_too_long_says_nothing_rather_than_half() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("status");
+        std::fs::write(&path, "Groups:\t1000").unwrap();
+        let path = path.to_str().unwrap();
+        assert_eq!(read_bounded(path, 12).unwrap(), "Groups:\t1000");
+        assert_eq!(
+            read_bounded(path, 11).unwrap_err().kind(),
+            io::ErrorKind::FileTooLarge
+        );
     }
 
     #[test]
