@@ -89,6 +89,12 @@ impl CaError {
         matches!(self, Self::Rpc(RpcError::Peer { .. }))
     }
 
+    /// True when the CA cannot read the request: it will not take the same one later either.
+    pub(crate) fn is_malformed_request(&self) -> bool {
+        matches!(self, Self::Refused { status, .. }
+            if matches!(status.code(), Code::InvalidArgument | Code::OutOfRange))
+    }
+
     /// True when the CA considered the request and said no: asking again at once does not help.
     pub(crate) fn is_considered_no(&self) -> bool {
         let Self::Refused { status, .. } = self else {

@@ -75,15 +75,19 @@ impl DecisionQueue {
         open.lost = open.lost.saturating_add(lost);
         let mut dropped = 0_u64;
         for decision in decisions {
-            if open.decisions.len() >= limits::DECISIONS_IN_MEMORY_MAX {
+            let decision = Decision {
+                workload: workload.to_owned(),
+                ..decision
+            };
+            // WHY: one that the CA cannot take would hold up those of every other proxy.
+            if open.decisions.len() >= limits::DECISIONS_IN_MEMORY_MAX
+                || json_bytes_max(&decision) > limits::DECISION_BYTES_MAX
+            {
                 dropped = dropped.saturating_add(1);
                 continue;
             }
             self.metrics.decisions.inc();
-            open.decisions.push_back(Decision {
-                workload: workload.to_owned(),
-                ..decision
-            });
+            open.decisions.push_back(decision);
         }
         open.lost = open.lost.saturating_add(dropped);
         self.metrics
@@ -209,11 +213,30 @@ impl DecisionQueue {
         };
         let count = u64::try_from(segment.decisions.len()).unwrap_or(u64::MAX);
         let mut client = AuditClient::new(ca.channel().await?);
-        call("AppendDecisions", client.append_decisions(segment)).await?;
-        self.metrics.decisions_shipped.inc_by(count);
+        let lost = segment.lost;
+        match call("AppendDecisions", client.append_decisions(segment)).await {
+            Ok(_) => {
+                self.metrics.decisions_shipped.inc_by(count);
+            }
+            Err(error) if error.is_malformed_request() => {
+                tracing::error!(%error, segment = name, "the CA cannot take a segment of decisions: dropping it");
+                self.metrics.decisions_lost.inc_by(count);
+                let mut open = lock(&self.open);
+                open.lost = open.lost.saturating_add(count).saturating_add(lost);
+            }
+            Err(error) => return Err(error),
+        }
         self.remove(name);
         Ok(())
     }
+}
+
+/// At most so many bytes does its text come to as JSON: one that is escaped takes six.
+fn json_bytes_max(decision: &Decision) -> usize {
+    let is_escaped = |byte: &u8| byte.is_ascii_control() || matches!(byte, b'"' | b'\\');
+    let bytes = decision.encode_to_vec();
+    let escaped = bytes.iter().filter(|byte| is_escaped(byte)).count();
+    bytes.len().saturating_add(escaped.saturating_mul(5))
 }
 
 impl Sealed {
@@ -263,6 +286,25 @@ mod tests {
         }
         assert_eq!(got, [(limits::SEGMENT_DECISIONS_MAX, 3), (1, 0)]);
         assert_eq!(again.bytes(), 0);
+    }
+
+    #[test]
+    fn threat_64_a_decision_that_the_ca_would_refuse_does_not_hold_up_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let metrics = Metrics::default();
+        let queue = DecisionQueue::open(folder.path(), metrics.clone()).unwrap();
+        let of = |path: String| Decision {
+            path,
+            ..Decision::default()
+        };
+        let long = "a".repeat(limits::DECISION_BYTES_MAX);
+        let escaped = "\u{1}".repeat(limits::DECISION_BYTES_MAX / 6);
+        let fine = "a".repeat(limits::DECISION_BYTES_MAX / 2);
+        queue.push("w", vec![of(long), of(escaped), of(fine)], 0);
+        assert_eq!(metrics.decisions_lost.get(), 2);
+        queue.seal_all();
+        let segment = queue.read(&queue.oldest().unwrap()).unwrap();
+        assert_eq!((segment.decisions.len(), segment.lost), (1, 2));
     }
 
     #[test]

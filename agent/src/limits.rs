@@ -64,6 +64,8 @@ pub const SEGMENT_AGE_MAX: Duration = Duration::from_millis(500);
 pub const DECISIONS_IN_MEMORY_MAX: usize = 16_384;
 /// Decisions taken from one message of a proxy.
 pub const DECISIONS_PER_BATCH_MAX: usize = 4096;
+/// Bytes that a decision may come to as a line of JSON; the CA refuses a segment with a longer one.
+pub const DECISION_BYTES_MAX: usize = 28 * 1024;
 /// Bytes of sealed segments that wait on disk for the CA.
 pub const QUEUE_BYTES_MAX: u64 = 64 << 20;
 /// Largest file that the agent reads back from its data folder.
