@@ -10,7 +10,7 @@ use ravelin_proto::pb::spire::api::server::svid::v1::{NewJwtsvidRequest, svid_cl
 use ravelin_proto::time::Timestamp;
 
 use crate::ca_client::{CaClient, CaError, call};
-use crate::cache::{JwtKey, JwtToken};
+use crate::cache::{JwtKey, JwtToken, is_token_denied};
 use crate::metrics::Metrics;
 use crate::state::{self, State};
 
@@ -51,7 +51,7 @@ impl JwtSvids {
         match self.sign(entry, audiences).await {
             Ok(token) => {
                 self.metrics.jwt_issued.inc();
-                if is_cacheable && self.is_trusted(&token.key_id) {
+                if is_cacheable && self.is_trusted(&token) {
                     self.state
                         .with_jwts(|jwts| jwts.store(key, token.clone(), now));
                     self.state
@@ -83,10 +83,12 @@ impl JwtSvids {
             .map_err(|reason| CaError::Malformed { call: CALL, reason })
     }
 
-    /// A token of a key that was tainted, removed or replaced while it was signed is not kept.
-    fn is_trusted(&self, key_id: &str) -> bool {
+    /// A token that was denied, or whose key was tainted, removed or replaced, while it was signed is not kept.
+    fn is_trusted(&self, token: &JwtToken) -> bool {
+        let key_id = token.key_id.as_str();
         self.state.with_cache(|cache| {
             state::is_jwt_key_current(cache.authorities(), key_id)
+                && !is_token_denied(&cache.denylist(), token)
                 && cache.bundle().is_some_and(|bundle| {
                     bundle
                         .jwt_authorities
@@ -123,6 +125,7 @@ fn read_token(
         token,
         spiffe_id: svid.id,
         key_id,
+        jti: svid.jti,
         issued_at,
         expires_at,
     })

@@ -13,7 +13,9 @@ use ravelin_proto::time::Timestamp;
 use ravelin_runtime::clock::SharedClock;
 use tokio::sync::{Notify, watch};
 
-use crate::cache::{Cache, DeltaRefusal, JwtCache, SubscriberId, WorkloadView, X509Svid};
+use crate::cache::{
+    Cache, DeltaRefusal, JwtCache, SubscriberId, WorkloadView, X509Svid, is_token_denied,
+};
 use crate::delta;
 use crate::mesh::{MeshRefusal, MeshStore};
 use crate::proxies::{OwnAck, ProxyId, ProxyTable, ProxyTableFull};
@@ -155,9 +157,9 @@ impl State {
         Ok(())
     }
 
-    /// JWT-SVIDs of entries that are gone, and of keys that are tainted, removed or being replaced.
+    /// JWT-SVIDs of entries that are gone, of keys that are tainted, removed or being replaced, and on the deny-list.
     fn drop_stale_jwts(&self) {
-        let (keys, authorities, ids) = self.with_cache(|cache| {
+        let (keys, authorities, ids, denylist) = self.with_cache(|cache| {
             let keys: BTreeSet<String> = cache.bundle().map_or_else(BTreeSet::new, |bundle| {
                 bundle
                     .jwt_authorities
@@ -170,12 +172,16 @@ impl State {
                 .entries()
                 .map(|entry| (entry.id.clone(), entry.spiffe_id.clone()))
                 .collect();
-            (keys, cache.authorities().clone(), ids)
+            (keys, cache.authorities().clone(), ids, cache.denylist())
         });
         self.with_jwts(|jwts| {
             jwts.retain(
                 |entry_id, spiffe_id| ids.get(entry_id) == Some(spiffe_id),
-                |key_id| keys.contains(key_id) && is_jwt_key_current(&authorities, key_id),
+                |token| {
+                    keys.contains(&token.key_id)
+                        && is_jwt_key_current(&authorities, &token.key_id)
+                        && !is_token_denied(&denylist, token)
+                },
             );
         });
     }

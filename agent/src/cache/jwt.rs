@@ -27,6 +27,8 @@ pub(crate) struct JwtToken {
     pub spiffe_id: SpiffeId,
     /// The key that signed it.
     pub key_id: String,
+    /// Its own name.
+    pub jti: Option<String>,
     /// When it was signed.
     pub issued_at: Timestamp,
     /// When it ends.
@@ -92,15 +94,14 @@ impl JwtCache {
         self.tokens.insert(key, token);
     }
 
-    /// Keeps only tokens of entries that `is_kept` and of keys that `is_trusted`.
+    /// Keeps only tokens that `is_kept`, by entry, and that `is_trusted`.
     pub(crate) fn retain(
         &mut self,
         is_kept: impl Fn(&str, &SpiffeId) -> bool,
-        is_trusted: impl Fn(&str) -> bool,
+        is_trusted: impl Fn(&JwtToken) -> bool,
     ) {
-        self.tokens.retain(|key, token| {
-            is_kept(&key.entry_id, &token.spiffe_id) && is_trusted(&token.key_id)
-        });
+        self.tokens
+            .retain(|key, token| is_kept(&key.entry_id, &token.spiffe_id) && is_trusted(token));
     }
 
     /// Live tokens per key id.
@@ -129,6 +130,7 @@ mod tests {
             token: "t".into(),
             spiffe_id: SpiffeId::parse("spiffe://td/a").unwrap(),
             key_id: key_id.into(),
+            jti: None,
             issued_at: Timestamp::from_unix_secs(from),
             expires_at: Timestamp::from_unix_secs(to),
         }
@@ -188,7 +190,7 @@ mod tests {
         assert_eq!(cache.len(), limits::JWT_SVIDS_MAX);
         cache.store(key("new", &["a"]), token("other", 0, 9000), at(0));
         assert_eq!(cache.by_authority(at(1)).get("other"), Some(&1));
-        cache.retain(|_, _| true, |key_id| key_id == "other");
+        cache.retain(|_, _| true, |token| token.key_id == "other");
         assert_eq!(cache.len(), 1);
         cache.retain(|entry, _| entry != "new", |_| true);
         assert_eq!(cache.len(), 0);

@@ -280,6 +280,49 @@ fn the_deny_list_drops_svids_by_serial_id_and_agent_and_never_goes_back() {
 }
 
 #[test]
+fn threat_65_a_token_on_the_deny_list_is_not_handed_out_again() {
+    let x = || Subject::SpiffeId("spiffe://td/x".into());
+    let rows = [
+        ("its name", Subject::Jti("j".into()), 0, true),
+        ("another name", Subject::Jti("k".into()), 0, false),
+        ("its identity", x(), 0, true),
+        ("its identity, issued before", x(), 10, true),
+        ("its identity, issued after", x(), 9, false),
+        ("a certificate", Subject::Serial("j".into()), 0, false),
+    ];
+    for (name, subject, issued_until, is_dropped) in rows {
+        let denylist = Denylist {
+            number: 1,
+            entries: vec![DenylistEntry {
+                subject: Some(subject),
+                issued_until,
+                ..DenylistEntry::default()
+            }],
+        };
+        let key = JwtKey {
+            entry_id: "e".into(),
+            audiences: BTreeSet::from(["a".to_owned()]),
+        };
+        let token = JwtToken {
+            token: "t".into(),
+            spiffe_id: id("x"),
+            key_id: "k".into(),
+            jti: Some("j".into()),
+            issued_at: at(10),
+            expires_at: at(100),
+        };
+        let mut jwts = JwtCache::default();
+        jwts.store(key.clone(), token, at(11));
+        jwts.retain(|_, _| true, |token| !is_token_denied(&denylist, token));
+        assert_eq!(
+            jwts.token(&key, &id("x"), at(12)).is_none(),
+            is_dropped,
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn an_expired_svid_is_not_shown_and_is_dropped() {
     let mut cache = cache_with(vec![entry("e", "x", &["unix:uid:1"])]);
     let subscriber = cache.subscribe(selectors(&["unix:uid:1"]), at(0));
