@@ -251,10 +251,12 @@ impl Node {
     }
 
     fn keep(&self, own: X509Svid) -> Result<(), NodeError> {
-        let stored = state::stored("", &own);
+        // INVARIANT: on disk before it is shown: from its first use on the CA refuses the one before, and a crash in
+        // between would leave a node that only a new join token helps.
+        let saved = self.storage.save_node(&state::stored("", &own));
         self.state.set_own(own);
         self.state.note(|progress| progress.last_error.clear());
-        Ok(self.storage.save_node(&stored)?)
+        Ok(saved?)
     }
 }
 
