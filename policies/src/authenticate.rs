@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use crate::call::{HeaderView, RequestIdentity};
 use crate::evaluate::find_claim;
 use crate::limits;
-use crate::schema::{JwtRule, TokenPlace};
+use crate::schema::JwtRule;
 
 pub(crate) use token::identity_of_claims;
 use token::{Accepted, TokenFault};
@@ -100,11 +100,6 @@ impl RequestAuthentications {
             .iter()
             .filter_map(|rule| rule.keys.trust_domain().cloned())
             .collect()
-    }
-
-    /// Every place where a token may stand.
-    pub fn places(&self) -> impl Iterator<Item = &TokenPlace> {
-        self.rules.iter().flat_map(|rule| &rule.places)
     }
 
     /// What the request's tokens establish. No token: an identity that says nothing (rule 70).

@@ -255,11 +255,6 @@ impl LiveConnection {
         self.refusal.get()
     }
 
-    /// The authenticated peer.
-    pub fn peer(&self) -> Option<&Rc<Peer>> {
-        self.peer.as_ref()
-    }
-
     /// Counts a call.
     pub fn count_call(&self) {
         self.calls.set(self.calls.get().wrapping_add(1));

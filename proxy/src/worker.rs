@@ -161,11 +161,6 @@ impl Worker {
         self.common.clock.now()
     }
 
-    /// Configuration of the process.
-    pub fn config(&self) -> &ProxyConfig {
-        &self.common.config
-    }
-
     /// Metrics of the process.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.common.metrics

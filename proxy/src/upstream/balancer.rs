@@ -136,9 +136,4 @@ impl Cluster {
         ordered.truncate(limits::ENDPOINT_TRIES_MAX);
         ordered
     }
-
-    /// The route.
-    pub fn route(&self) -> &Arc<Route> {
-        &self.route
-    }
 }
