@@ -318,7 +318,15 @@ fn actual_http(field: &Field, call: &HttpCall<'_>) -> String {
 /// A name by which tokens and passwords travel; the explanation ends up in logs (threat 41).
 fn is_secret_header(name: &str) -> bool {
     const PARTS: [&str; 9] = [
-        "auth", "cookie", "credential", "jwt", "key", "password", "secret", "session", "token",
+        "auth",
+        "cookie",
+        "credential",
+        "jwt",
+        "key",
+        "password",
+        "secret",
+        "session",
+        "token",
     ];
     PARTS.iter().any(|part| name.contains(part))
 }

@@ -242,7 +242,10 @@ async fn threat_50_a_header_made_of_claims_is_judged_and_forwarded_as_the_token_
         ("x-user-id", "forged"),
         ("X_User-Id", "forged"),
     ];
-    for (headers, want) in [(without_token.as_slice(), 403), (with_token.as_slice(), 200)] {
+    for (headers, want) in [
+        (without_token.as_slice(), 403),
+        (with_token.as_slice(), 200),
+    ] {
         let answer = call(
             mesh.outbound(),
             request("GET", "inventory.shop", "/mine", "", headers),
