@@ -8,6 +8,8 @@ pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 pub const HANDSHAKES_MAX: usize = 512;
 /// Connections at once on one gRPC listener; further connections wait in the accept queue.
 pub const CONNECTIONS_MAX: usize = 16_384;
+/// Connections at once of one user on a Unix socket; a further one is closed, so that the others find room.
+pub const CONNECTIONS_PER_USER_MAX: usize = 4096;
 /// HTTP/2 streams at once on one connection; the peer has to wait for its others to end.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 512;
 /// Bytes of one request's header list; h2 answers 431.

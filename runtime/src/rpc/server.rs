@@ -1,10 +1,11 @@
 //! The accept loops of every gRPC server here: bounded connections, handshakes in tasks of their own with a deadline, the
 //! newest TLS configuration for each, GOAWAY on drain, then a cut.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ const ACCEPTED_WAITING_MAX: usize = 16;
 pub struct RpcLimits {
     /// Connections at once.
     pub connections_max: usize,
+    /// Connections at once of one user on a Unix socket.
+    pub connections_per_user_max: usize,
     /// Handshakes at once.
     pub handshakes_max: usize,
     /// How long a handshake may take.
@@ -54,6 +57,7 @@ impl Default for RpcLimits {
     fn default() -> Self {
         Self {
             connections_max: limits::CONNECTIONS_MAX,
+            connections_per_user_max: limits::CONNECTIONS_PER_USER_MAX,
             handshakes_max: limits::HANDSHAKES_MAX,
             handshake_deadline: limits::HANDSHAKE_DEADLINE,
             streams_per_connection_max: limits::STREAMS_PER_CONNECTION_MAX,
@@ -108,13 +112,7 @@ pub async fn serve_uds(
 ) -> Result<(), ServeError> {
     let (sender, incoming) = mpsc::channel(ACCEPTED_WAITING_MAX);
     let cut = CancellationToken::new();
-    let accepting = accept_uds(
-        listener,
-        sender,
-        limits.connections_max,
-        drain.clone(),
-        cut.clone(),
-    );
+    let accepting = accept_uds(listener, sender, limits.clone(), drain.clone(), cut.clone());
     serve(incoming, accepting, routes, &limits, drain, cut).await
 }
 
@@ -235,11 +233,12 @@ async fn next_tcp(
 async fn accept_uds(
     listener: UdsListener,
     sender: mpsc::Sender<Accepted<UdsStream, PeerProcess>>,
-    connections_max: usize,
+    limits: RpcLimits,
     drain: Drain,
     cut: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(connections_max));
+    let slots = Arc::new(Semaphore::new(limits.connections_max));
+    let users = Arc::new(Users::default());
     loop {
         let next = async {
             let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
@@ -259,12 +258,54 @@ async fn accept_uds(
             sleep(limits::ACCEPT_REST).await;
             continue;
         };
+        let Some(user) = users.admit(peer.uid, limits.connections_per_user_max) else {
+            tracing::debug!(uid = peer.uid, "too many connections of one user");
+            continue;
+        };
         if sender
-            .send(Accepted::uds(stream, peer, slot, cut.clone()))
+            .send(Accepted::uds(stream, peer, (slot, user), cut.clone()))
             .await
             .is_err()
         {
             return;
+        }
+    }
+}
+
+/// Open connections by user.
+#[derive(Debug, Default)]
+struct Users(Mutex<BTreeMap<u32, usize>>);
+
+/// One connection of a user, until it is dropped.
+#[derive(Debug)]
+struct UserSlot {
+    users: Arc<Users>,
+    uid: u32,
+}
+
+impl Users {
+    fn admit(self: &Arc<Self>, uid: u32, most: usize) -> Option<UserSlot> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = open.get(&uid).copied().unwrap_or(0);
+        if held >= most {
+            return None;
+        }
+        open.insert(uid, held.saturating_add(1));
+        Some(UserSlot {
+            users: Arc::clone(self),
+            uid,
+        })
+    }
+}
+
+impl Drop for UserSlot {
+    fn drop(&mut self) {
+        let mut open = self.users.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match open.get_mut(&self.uid) {
+            Some(held) if *held > 1 => *held -= 1,
+            Some(_) | None => {
+                open.remove(&self.uid);
+            }
         }
     }
 }
@@ -274,6 +315,7 @@ struct Accepted<S, P> {
     stream: Expiring<S>,
     peer: P,
     _slot: OwnedSemaphorePermit,
+    _user: Option<UserSlot>,
 }
 
 impl Accepted<TlsStream<TcpStream>, TlsPeer> {
@@ -307,6 +349,7 @@ impl Accepted<TlsStream<TcpStream>, TlsPeer> {
             stream: Expiring::new(stream, end),
             peer,
             _slot: slot,
+            _user: None,
         }
     }
 }
@@ -315,7 +358,7 @@ impl Accepted<UdsStream, PeerProcess> {
     fn uds(
         stream: UdsStream,
         peer: PeerProcess,
-        slot: OwnedSemaphorePermit,
+        (slot, user): (OwnedSemaphorePermit, UserSlot),
         cut: CancellationToken,
     ) -> Self {
         let process = peer.clone();
@@ -330,6 +373,7 @@ impl Accepted<UdsStream, PeerProcess> {
             stream: Expiring::new(stream, end),
             peer,
             _slot: slot,
+            _user: Some(user),
         }
     }
 }

@@ -344,3 +344,38 @@ async fn what_cannot_be_dialled_is_named() {
     };
     assert!(outcome.is_err(), "threat_60: plain text gets no answer");
 }
+
+#[tokio::test]
+async fn threat_08_a_user_with_too_many_connections_gets_no_further_one_until_one_ends() {
+    use tokio::io::AsyncReadExt as _;
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("a.sock");
+    let listener = crate::uds::UdsListener::bind(&path, 0o600).expect("bound");
+    let limits = RpcLimits {
+        connections_per_user_max: 1,
+        ..RpcLimits::default()
+    };
+    let drain = Drain::new();
+    let served = tokio::spawn(serve_uds(
+        listener,
+        tonic::service::Routes::default(),
+        limits,
+        drain.clone(),
+    ));
+    let open = || async {
+        let mut stream = tokio::net::UnixStream::connect(&path).await.expect("open");
+        let mut first = [0; 1];
+        // A server that takes the connection says SETTINGS first; one that does not closes it.
+        let count = stream.read(&mut first).await.unwrap_or(0);
+        (count > 0).then_some(stream)
+    };
+    let held = open().await;
+    assert!(held.is_some());
+    assert!(open().await.is_none());
+    drop(held);
+    while open().await.is_none() {
+        tokio::task::yield_now().await;
+    }
+    drain.start();
+    served.abort();
+}
