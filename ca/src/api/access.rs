@@ -4,6 +4,8 @@
 //! is on the deny-list, or whose agent was banned gets nothing on a connection that is still open (threats 19, 21, 65).
 //! A response that is still under way then is cut (`cut`).
 
+mod cut;
+
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -17,8 +19,6 @@ use ravelin_runtime::rpc::TlsPeer;
 use ravelin_runtime::tls::PeerIdentity;
 use tonic::Status;
 use tonic::service::Routes;
-
-mod cut;
 
 use super::caller::Caller;
 use crate::attest::agents::Agents;

@@ -390,10 +390,7 @@ impl Issuer {
                 return Err(refusal.into());
             }
         };
-        let ticket = match self.record_jwt(linted.contents(), &grant, actor).await? {
-            Ok(ticket) => ticket,
-            Err(refusal) => return Err(refusal.into()),
-        };
+        let ticket = self.record_jwt(linted.contents(), &grant, actor).await??;
         let claims = linted.contents();
         match signer.sign(&linted, ticket) {
             Ok(token) => {
@@ -430,8 +427,7 @@ impl Issuer {
             .clone()
             .ok_or(IssueRefusal::NoAuthority(Kind::Jwt))?;
         let authority = (signer.id(), signer.validity());
-        let jti = uuid::Uuid::from_bytes(crypto::random_bytes());
-        let jti = uuid::Builder::from_random_bytes(jti.into_bytes())
+        let jti = uuid::Builder::from_random_bytes(crypto::random_bytes())
             .into_uuid()
             .to_string();
         let claims = template::jwt(grant, audience, &self.profile, authority, jti, now);
