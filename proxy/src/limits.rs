@@ -43,7 +43,9 @@ pub const REQUEST_BODY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Streams that a peer may have open on one HTTP/2 connection.
-pub const STREAMS_MAX: u32 = 1024;
+pub const STREAMS_MAX: u32 = 256;
+/// Bytes that wait for one HTTP/2 stream whose reader does not read: with [`STREAMS_MAX`], what one connection can hold.
+pub const STREAM_SEND_BYTES_MAX: usize = 128 * 1024;
 /// Streams reset by a peer before we answered, after which the connection is closed (rapid reset).
 pub const RESET_STREAMS_PENDING_MAX: usize = 64;
 /// Streams that we reset because of a peer's error, after which the connection is closed.

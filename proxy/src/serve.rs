@@ -81,6 +81,7 @@ fn builder(versions: Versions) -> auto::Builder<LocalExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits::STREAMS_MAX)
+        .max_send_buf_size(limits::STREAM_SEND_BYTES_MAX)
         .max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
         .max_pending_accept_reset_streams(limits::RESET_STREAMS_PENDING_MAX)
         .max_local_error_reset_streams(limits::RESET_STREAMS_LOCAL_MAX)

@@ -492,3 +492,24 @@ async fn threat_63_malformed_connections_disturb_nobody() {
         200
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_54_an_http2_connection_offers_few_streams() {
+    let mesh = Mesh::start().await;
+    let mut stream = TcpStream::connect(mesh.outbound()).await.unwrap();
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .unwrap();
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(head[3], 4, "the first frame is SETTINGS");
+    let mut settings = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+    stream.read_exact(&mut settings).await.unwrap();
+    // RFC 9113 section 6.5.2: 3 is SETTINGS_MAX_CONCURRENT_STREAMS.
+    let streams = settings
+        .chunks(6)
+        .find(|setting| setting[..2] == [0, 3])
+        .map(|setting| u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]));
+    assert_eq!(streams, Some(256));
+}
