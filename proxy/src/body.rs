@@ -19,7 +19,7 @@ use crate::decision_log::{OpenCall, Outcome};
 use crate::head;
 use crate::limits;
 use crate::live_calls::RegisteredCall;
-use crate::upstream::Lease;
+use crate::upstream::{Lease, Upload};
 
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +70,7 @@ impl BodySource {
     pub fn reader(self: &Rc<Self>) -> RequestBody {
         RequestBody {
             source: Rc::clone(self),
+            upload: Upload::new(),
             left: limits::REQUEST_BODY_BYTES_MAX,
             idle: IdleTimer::default(),
         }
@@ -80,8 +81,23 @@ impl BodySource {
 #[derive(Debug)]
 pub struct RequestBody {
     source: Rc<BodySource>,
+    upload: Rc<Upload>,
     left: u64,
     idle: IdleTimer,
+}
+
+impl RequestBody {
+    /// How far it has come.
+    pub fn upload(&self) -> Rc<Upload> {
+        Rc::clone(&self.upload)
+    }
+}
+
+impl Drop for RequestBody {
+    /// The connection lets go of a body that it has read to the end or needs no more.
+    fn drop(&mut self) {
+        self.upload.end();
+    }
 }
 
 impl Body for RequestBody {
@@ -98,10 +114,12 @@ impl Body for RequestBody {
             Poll::Pending => this.idle.poll_pending(context),
             Poll::Ready(None) => {
                 this.source.is_touched.set(true);
+                this.upload.end();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(result)) => {
                 this.source.is_touched.set(true);
+                this.upload.progress();
                 this.idle.progress();
                 let frame = clean(result?);
                 let length = frame

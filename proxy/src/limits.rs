@@ -20,7 +20,7 @@ pub const HEAD_DEADLINE: Duration = Duration::from_mins(1);
 pub const APPLICATION_HEAD_DEADLINE: Duration = Duration::from_mins(10);
 /// One TCP dial to an endpoint or to the application.
 pub const DIAL_DEADLINE: Duration = Duration::from_secs(5);
-/// From the request's last try to the response head.
+/// From the end of the request's body, as far as it was read for the upstream, to the response head.
 pub const RESPONSE_HEAD_DEADLINE: Duration = Duration::from_mins(2);
 /// Longest silence inside a request or response body.
 pub const BODY_IDLE: Duration = Duration::from_mins(5);

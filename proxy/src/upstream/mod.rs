@@ -7,6 +7,7 @@ pub mod balancer;
 mod connection;
 pub mod dial;
 pub mod retry;
+mod upload;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use ravelin_proto::spiffe_id::SpiffeId;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::body::{BodySource, RequestBody};
 use crate::connections::{Carried, Direction, LiveConnection, NewConnection};
@@ -27,6 +28,7 @@ use crate::limits;
 use crate::worker::Worker;
 use connection::{open_http1, open_http2};
 use dial::DialError;
+pub use upload::Upload;
 
 /// Where a pool's connections go.
 #[derive(Debug)]
@@ -222,15 +224,14 @@ impl Pool {
         head: &Parts,
         body: &Rc<BodySource>,
     ) -> Result<Result<Answered, FailedTry>, SendError> {
-        let deadline = limits::RESPONSE_HEAD_DEADLINE;
         let peer = ready.peer;
         match ready.sender {
             Sender::One(mut sender) => {
                 let request = request(head, body, Version::HTTP_11)?;
-                match timeout(deadline, sender.try_send_request(request)).await {
-                    Err(_) => Err(SendError::Deadline),
-                    Ok(Err(failed)) => Ok(Err(FailedTry::new(failed))),
-                    Ok(Ok(response)) => {
+                let upload = request.body().upload();
+                match in_time(&upload, sender.try_send_request(request)).await? {
+                    Err(failed) => Ok(Err(FailedTry::new(failed))),
+                    Ok(response) => {
                         let lease = Lease {
                             pool: Rc::clone(self),
                             idle: Idle {
@@ -256,10 +257,10 @@ impl Pool {
             }
             Sender::Many(mut sender) => {
                 let request = request(head, body, Version::HTTP_2)?;
-                match timeout(deadline, sender.try_send_request(request)).await {
-                    Err(_) => Err(SendError::Deadline),
-                    Ok(Err(failed)) => Ok(Err(FailedTry::new(failed))),
-                    Ok(Ok(response)) => Ok(Ok(Answered {
+                let upload = request.body().upload();
+                match in_time(&upload, sender.try_send_request(request)).await? {
+                    Err(failed) => Ok(Err(FailedTry::new(failed))),
+                    Ok(response) => Ok(Ok(Answered {
                         response,
                         lease: None,
                         peer,
@@ -424,6 +425,15 @@ impl Shared {
             generation: 0,
             is_reused: true,
         }
+    }
+}
+
+/// The response head, unless it is overdue.
+async fn in_time<T>(upload: &Upload, answer: impl Future<Output = T>) -> Result<T, SendError> {
+    tokio::select! {
+        biased;
+        answer = answer => Ok(answer),
+        () = upload.overdue() => Err(SendError::Deadline),
     }
 }
 
