@@ -288,6 +288,53 @@ async fn threat_56_57_a_bad_or_older_configuration_is_refused_and_the_last_good_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_57_59_an_svid_that_is_refused_keeps_out_no_other_change() {
+    let mesh = Mesh::start().await;
+    let path = "/ns/shop/sa/inventory";
+    let foreign = Authority::new("other.org").svid(path);
+    let other_key = pb::ProxySvid {
+        x509_svid_key: mesh.authority.svid(path).x509_svid_key,
+        ..mesh.authority.svid(path)
+    };
+    let rows = [
+        ("key of another", other_key, ""),
+        ("foreign identity", foreign, "other.org"),
+    ];
+    for (number, (name, svid, word)) in (1_u64..).zip(rows) {
+        let revision = number + 1;
+        mesh.agent.forget_acks();
+        mesh.agent
+            .change("inventory", |snapshot| snapshot.svid = Some(svid));
+        let ack = mesh.agent.acked("inventory", |_| true).await;
+        assert!(!ack.refusal.is_empty(), "{name}");
+        assert!(ack.refusal.contains(word), "{name}: {}", ack.refusal);
+        mesh.agent.forget_acks();
+        mesh.agent.change("inventory", |snapshot| {
+            snapshot.mesh = Some(mesh.revision(revision, POLICIES));
+            snapshot.denylist = Some(pb::Denylist {
+                number,
+                entries: vec![],
+            });
+        });
+        let ack = mesh.agent.acked("inventory", |_| true).await;
+        assert_eq!(
+            (ack.denylist_number, ack.mesh_revision, ack.spiffe_id),
+            (number, revision, id("inventory")),
+            "{name}"
+        );
+        assert!(ack.refusal.contains(word), "{name}: {}", ack.refusal);
+        assert!(!ack.refusal.is_empty(), "{name}");
+        assert_eq!(
+            call(mesh.outbound(), get("inventory.shop", "/items"))
+                .await
+                .status,
+            200,
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_svid_fails_closed() {
     let mesh = Mesh::start().await;
     let mut snapshot = mesh.snapshot("orders", 1, POLICIES, &mesh.authority);

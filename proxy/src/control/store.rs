@@ -106,7 +106,7 @@ pub struct Store {
     ports: Vec<u16>,
     generation: u64,
     mesh: Option<Mesh>,
-    policies: Option<(SpiffeId, u64, Arc<WorkloadPolicies>)>,
+    policies: Option<Policies>,
     svid: Option<Arc<OwnSvid>>,
     identity_generation: u64,
     bundles: Option<Arc<X509Bundles>>,
@@ -126,6 +126,21 @@ struct Mesh {
     files: BTreeMap<String, Vec<u8>>,
     set: MeshSet,
     routes: Arc<Routes>,
+}
+
+/// Policies as one identity is judged by them.
+#[derive(Debug)]
+struct Policies {
+    workload: SpiffeId,
+    revision: u64,
+    compiled: Arc<WorkloadPolicies>,
+}
+
+/// An SVID that is not in use yet, and the server that shows it.
+#[derive(Debug)]
+struct Offered {
+    svid: Arc<OwnSvid>,
+    server: Option<ServerConfigs>,
 }
 
 impl Store {
@@ -159,25 +174,35 @@ impl Store {
     pub fn take(&mut self, message: pb::ProxySnapshot) -> Taken {
         let mut refusals = Vec::new();
         let mut note = |result: Result<(), ConfigRefusal>| refusals.extend(result.err());
-        if let Some(mesh) = message.mesh {
-            note(self.take_mesh(mesh));
-        }
         if let Some(denylist) = message.denylist {
             note(self.take_denylist(&denylist));
         }
         note(self.take_bundles(message.x509_bundles, message.bundle_sequence));
         note(self.take_token_keys(message.jwt_bundles));
-        if let Some(svid) = message.svid {
-            note(self.take_svid(&svid));
+        let offered = message.svid.map(|svid| self.read_svid(&svid));
+        let offered = offered.transpose().unwrap_or_else(|refusal| {
+            note(Err(refusal));
+            None
+        });
+        let offered = offered.flatten();
+        if let Some(mesh) = message.mesh {
+            note(self.take_mesh(mesh, offered.as_ref()));
         }
-        note(self.compile());
+        if let Some(offered) = offered {
+            note(self.take_svid(offered));
+        }
         Taken {
             snapshot: self.next(),
             refusals,
         }
     }
 
-    fn take_mesh(&mut self, revision: pb::MeshRevision) -> Result<(), ConfigRefusal> {
+    /// INVARIANT: taken only with the policies of the identity that this message brings, or else of the one in use.
+    fn take_mesh(
+        &mut self,
+        revision: pb::MeshRevision,
+        offered: Option<&Offered>,
+    ) -> Result<(), ConfigRefusal> {
         let known = self.mesh_revision();
         if revision.revision < known {
             return Err(ConfigRefusal::MeshOlder {
@@ -208,13 +233,22 @@ impl Store {
                 revision: revision.revision,
                 first: first_error(&diagnostics),
             })?;
-        self.mesh = Some(Mesh {
+        let mesh = Mesh {
             revision: revision.revision,
             digest: revision.digest,
             files,
             routes: Arc::new(Routes::new(&set.services)),
             set,
-        });
+        };
+        // WHY: an identity that cannot be taken is refused by itself, and must not keep out the policies of the one in use.
+        let compiled = [offered.map(|offered| &offered.svid), self.svid.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|svid| self.compile(&mesh, &svid.identity.id))
+            .reduce(Result::or)
+            .transpose()?;
+        self.policies = compiled;
+        self.mesh = Some(mesh);
         Ok(())
     }
 
@@ -265,10 +299,13 @@ impl Store {
         sequence: u64,
     ) -> Result<(), ConfigRefusal> {
         if !bundles.is_empty() && bundles != self.bundle_bytes {
-            self.bundles = Some(Arc::new(read_bundles(&bundles)?));
+            let read = Arc::new(read_bundles(&bundles)?);
+            if let Some(svid) = &self.svid {
+                self.server = self.server(svid, Some(&read))?;
+            }
+            self.bundles = Some(read);
             self.bundle_bytes = bundles;
             self.bundle_generation = self.bundle_generation.saturating_add(1);
-            self.server = None;
         }
         self.bundle_sequence = sequence;
         Ok(())
@@ -290,38 +327,51 @@ impl Store {
         Ok(())
     }
 
-    fn take_svid(&mut self, svid: &pb::ProxySvid) -> Result<(), ConfigRefusal> {
+    /// The SVID of the message, if it is another than the one in use and a server can be built with it.
+    fn read_svid(&self, svid: &pb::ProxySvid) -> Result<Option<Offered>, ConfigRefusal> {
         let own = OwnSvid::from_pb(svid)?;
         let is_same = self
             .svid
             .as_ref()
             .is_some_and(|known| known.identity.chain == own.identity.chain);
-        if !is_same {
-            self.svid = Some(Arc::new(own));
-            self.identity_generation = self.identity_generation.saturating_add(1);
-            self.server = None;
+        if is_same {
+            return Ok(None);
         }
-        Ok(())
+        Ok(Some(Offered {
+            server: self.server(&own, self.bundles.as_ref())?,
+            svid: Arc::new(own),
+        }))
     }
 
-    fn compile(&mut self) -> Result<(), ConfigRefusal> {
-        if let (Some(svid), Some(bundles), None) = (&self.svid, &self.bundles, &self.server) {
-            self.server = Some(ServerConfigs::build(&svid.identity, bundles, &self.clock)?);
-        }
-        let (Some(mesh), Some(svid)) = (&self.mesh, &self.svid) else {
-            return Ok(());
-        };
-        let workload = &svid.identity.id;
+    /// Takes an SVID whose server is built, with the policies of its identity.
+    fn take_svid(&mut self, offered: Offered) -> Result<(), ConfigRefusal> {
+        let workload = &offered.svid.identity.id;
         let is_compiled = self
             .policies
             .as_ref()
-            .is_some_and(|(compiled_for, revision, _)| {
-                compiled_for == workload && *revision == mesh.revision
-            });
-        if is_compiled {
-            return Ok(());
+            .is_some_and(|policies| policies.workload == *workload);
+        if let Some(mesh) = &self.mesh
+            && !is_compiled
+        {
+            self.policies = Some(self.compile(mesh, workload)?);
         }
-        let policies =
+        self.svid = Some(offered.svid);
+        self.server = offered.server;
+        self.identity_generation = self.identity_generation.saturating_add(1);
+        Ok(())
+    }
+
+    fn server(
+        &self,
+        svid: &OwnSvid,
+        bundles: Option<&Arc<X509Bundles>>,
+    ) -> Result<Option<ServerConfigs>, ConfigRefusal> {
+        let build = |bundles| ServerConfigs::build(&svid.identity, bundles, &self.clock);
+        Ok(bundles.map(build).transpose()?)
+    }
+
+    fn compile(&self, mesh: &Mesh, workload: &SpiffeId) -> Result<Policies, ConfigRefusal> {
+        let compiled =
             WorkloadPolicies::compile(&mesh.set, &mesh.set.workload(workload), mesh.revision)
                 .map_err(|error| ConfigRefusal::Compile {
                     workload: workload.clone(),
@@ -331,21 +381,24 @@ impl Store {
         if let Some(port) = self
             .ports
             .iter()
-            .find(|port| policies.peer_mode(**port) != PeerMode::Strict)
+            .find(|port| compiled.peer_mode(**port) != PeerMode::Strict)
         {
             return Err(ConfigRefusal::PeerMode(*port));
         }
-        self.policies = Some((workload.clone(), mesh.revision, Arc::new(policies)));
-        Ok(())
+        Ok(Policies {
+            workload: workload.clone(),
+            revision: mesh.revision,
+            compiled: Arc::new(compiled),
+        })
     }
 
     /// The snapshot of the parts in use, if none is missing and all fit to one identity.
     fn next(&mut self) -> Option<Arc<Snapshot>> {
         let mesh = self.mesh.as_ref()?;
         let svid = self.svid.as_ref()?;
-        let (compiled_for, revision, policies) = self.policies.as_ref()?;
+        let policies = self.policies.as_ref()?;
         // WHY: policies of another identity must never judge for this one; the old snapshot stays in use.
-        if *compiled_for != svid.identity.id {
+        if policies.workload != svid.identity.id {
             return None;
         }
         self.generation = self.generation.saturating_add(1);
@@ -359,9 +412,9 @@ impl Store {
             server: self.server.clone()?,
             token_keys: Arc::clone(&self.token_keys),
             denylist: Arc::clone(&self.denylist),
-            policies: Arc::clone(policies),
+            policies: Arc::clone(&policies.compiled),
             routes: Arc::clone(&mesh.routes),
-            mesh_revision: *revision,
+            mesh_revision: policies.revision,
             bundle_sequence: self.bundle_sequence,
         }))
     }
