@@ -17,6 +17,8 @@ use ravelin_proto::bundle::x509_authority_id;
 use ravelin_proto::pb::ravelin::v1 as pb;
 use ravelin_proto::pb::ravelin::v1::revoke_request::Subject;
 use ravelin_proto::pb::ravelin::v1::rotation_progress::Step;
+use ravelin_proto::pb::spire::api::server::agent::v1::GetAgentRequest;
+use ravelin_proto::pb::spire::api::server::agent::v1::agent_client::AgentClient;
 use ravelin_proto::pb::spire::api::server::localauthority::v1 as la;
 use ravelin_proto::pb::spire::api::server::localauthority::v1::local_authority_client::LocalAuthorityClient;
 use ravelin_proto::spiffe_id::TrustDomain;
@@ -390,6 +392,38 @@ async fn a_revoked_identity_is_on_the_deny_list_until_its_last_svid_has_ended() 
             .len(),
         2
     );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threat_65_an_agent_without_a_live_svid_is_banned_and_the_answer_says_so() {
+    let clock = noon();
+    let mut world = World::with(|_| {}, clock.shared()).await;
+    let agent = world.agent("/node/local").await;
+    clock.advance(Duration::from_hours(2));
+    let mut local = World::admin_api(world.admin().await);
+    let mut revoke = async |id: String| {
+        let request = pb::RevokeRequest {
+            subject: Some(Subject::AgentId(id)),
+            reason: "lost".into(),
+        };
+        local.revoke(request).await.map(tonic::Response::into_inner)
+    };
+    let denied = revoke(agent.id.to_string()).await.unwrap();
+    assert_eq!(
+        denied.expires_at - denied.created_at,
+        3600,
+        "an agent SVID's life"
+    );
+    assert!(denied.serials.is_empty());
+    let unknown = revoke(id("/spire/agent/join_token/x").to_string()).await;
+    assert_eq!(unknown.unwrap_err().code(), Code::NotFound);
+    let get = GetAgentRequest {
+        id: Some(ravelin_proto::convert::id_to_pb(&agent.id)),
+        output_mask: None,
+    };
+    let mut agents = AgentClient::new(world.admin().await);
+    assert!(agents.get_agent(get).await.unwrap().into_inner().banned);
     world.stop().await;
 }
 

@@ -80,9 +80,11 @@ impl AdminService {
             Subject::AgentId(text) => {
                 let id = self.id(&text)?;
                 let end = store.end_by_agent(id.as_str()).await.map_err(failed)?;
+                // The ban stands whatever is still live; it is on the list for an agent's life at least.
+                let least = now.plus(self.agents.life());
                 Ok(Cut {
                     subject: DeniedSubject::AgentId(id.to_string()),
-                    expires_at: live_end(end, now)?,
+                    expires_at: end.map_or(least, |end| end.max(least)),
                     serials: store
                         .serials_by_agent(id.as_str(), now)
                         .await

@@ -29,6 +29,11 @@ impl Agents {
         Self { hub, issuer, life }
     }
 
+    /// The life of an agent's SVID.
+    pub fn life(&self) -> Duration {
+        self.life
+    }
+
     /// Issues an agent its next SVID. The one that it used for this call stays good until the next one was seen, so a
     /// lost answer costs nothing.
     pub async fn renew(
