@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ravelin_proto::entry::RegistrationEntry;
+use ravelin_proto::entry::{RegistrationEntry, is_dns_name};
 use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
 
 use crate::registry::{SERVER_PATH, Snapshot};
@@ -196,20 +196,6 @@ fn refuse_entry(entry_id: &str) -> GrantRefusal {
     GrantRefusal::Entry(entry_id.chars().take(256).collect())
 }
 
-/// Letters, digits, hyphens and underscores in labels of 1 to 63; `*` may be the first label.
-fn is_dns_name(name: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let rest = name.strip_prefix("*.").unwrap_or(name);
-    name.len() <= 253 && rest.split('.').all(is_label)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,6 +258,7 @@ mod tests {
             ("spiffe://td/a", &["a b"], Err("dns_name")),
             ("spiffe://td/a", &[""], Err("dns_name")),
             ("spiffe://td/a", &["a..b"], Err("dns_name")),
+            ("spiffe://td/a", &["a_b.test"], Err("dns_name")),
         ];
         for (id, dns, want) in rows {
             assert_eq!(grant(id, dns), want, "{id} {dns:?}");
