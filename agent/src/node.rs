@@ -198,6 +198,7 @@ impl Node {
         };
         let own = self.take(CALL, svid, &key)?;
         self.ca.trust_file_until_synced();
+        self.state.trust_anew();
         tracing::info!(agent_id = %own.spiffe_id, expires_at = %own.validity.not_after, "node attested");
         self.keep(own)
     }

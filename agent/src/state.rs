@@ -125,6 +125,11 @@ impl State {
         look(&lock(&self.cache))
     }
 
+    /// The node attested anew: the next bundle counts even if it is older than the one held.
+    pub(crate) fn trust_anew(&self) {
+        lock(&self.cache).trust_anew();
+    }
+
     /// Works on the cache of JWT-SVIDs.
     pub(crate) fn with_jwts<T>(&self, work: impl FnOnce(&mut JwtCache) -> T) -> T {
         work(&mut lock(&self.jwts))

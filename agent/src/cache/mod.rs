@@ -3,6 +3,7 @@
 //! Every change returns the subscribers whose view it may have changed; the shell wakes them.
 //! Time is an argument. A naive model in the tests says the same by looking at everything.
 
+mod denied;
 mod jwt;
 mod plan;
 mod svid;
@@ -15,11 +16,12 @@ use std::sync::Arc;
 
 use ravelin_proto::bundle::{Bundle, x509_authority_id};
 use ravelin_proto::entry::RegistrationEntry;
-use ravelin_proto::pb::ravelin::v1::{Denylist, denylist_entry::Subject};
+use ravelin_proto::pb::ravelin::v1::Denylist;
 use ravelin_proto::selector::{Selector, is_subset};
-use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
+use ravelin_proto::spiffe_id::TrustDomain;
 use ravelin_proto::time::Timestamp;
 
+pub(crate) use denied::{is_denied, is_token_denied};
 pub(crate) use jwt::{JwtCache, JwtKey, JwtToken};
 pub(crate) use plan::Due;
 pub(crate) use svid::{SvidError, X509Svid};
@@ -78,6 +80,14 @@ pub(crate) enum DeltaRefusal {
         /// Theirs.
         got: TrustDomain,
     },
+    /// A bundle from before the one held: authorities that are gone would be trusted again.
+    #[error("bundle {got} is older than bundle {held}, which is held")]
+    OlderBundle {
+        /// Sequence of the one held.
+        held: u64,
+        /// Sequence of the one that came.
+        got: u64,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -105,6 +115,8 @@ pub(crate) struct Cache {
     /// Each entry under its first selector: the candidates of a process are found by its own.
     by_selector: BTreeMap<Selector, BTreeSet<String>>,
     bundle: Option<Arc<Bundle>>,
+    /// Least sequence of the next bundle.
+    bundle_least: u64,
     federated: BTreeMap<TrustDomain, Arc<Bundle>>,
     denylist: Arc<Denylist>,
     authorities: Authorities,
@@ -121,6 +133,7 @@ impl Cache {
             slots: BTreeMap::new(),
             by_selector: BTreeMap::new(),
             bundle: None,
+            bundle_least: 0,
             federated: BTreeMap::new(),
             denylist: Arc::new(Denylist::default()),
             authorities: Authorities::default(),
@@ -150,6 +163,7 @@ impl Cache {
         }
         let is_bundle_change = delta.bundle.is_some() || !delta.federated.is_empty();
         if let Some(bundle) = delta.bundle {
+            self.bundle_least = bundle.sequence;
             self.bundle = Some(Arc::new(bundle));
         }
         for bundle in delta.federated {
@@ -192,8 +206,17 @@ impl Cache {
                     got: bundle.trust_domain.clone(),
                 })
             }
+            Some(bundle) if bundle.sequence < self.bundle_least => Err(DeltaRefusal::OlderBundle {
+                held: self.bundle_least,
+                got: bundle.sequence,
+            }),
             _ => Ok(()),
         }
+    }
+
+    /// The node attested anew, by the trust that its operator gave it: the next bundle may be of any sequence.
+    pub(crate) fn trust_anew(&mut self) {
+        self.bundle_least = 0;
     }
 
     fn remove_entry(&mut self, id: &str) -> BTreeSet<SubscriberId> {
@@ -452,33 +475,4 @@ fn trusted_ids(bundle: &Bundle) -> BTreeSet<String> {
         .filter(|authority| !authority.is_tainted)
         .filter_map(|authority| x509_authority_id(&authority.der))
         .collect()
-}
-
-/// True when the deny-list names this SVID by serial, or by its identity and time of issue.
-pub(crate) fn is_denied(denylist: &Denylist, svid: &X509Svid) -> bool {
-    denylist.entries.iter().any(|entry| match &entry.subject {
-        Some(Subject::Serial(serial)) => *serial == svid.serial,
-        Some(Subject::SpiffeId(id)) => {
-            is_id(id, &svid.spiffe_id)
-                && (entry.issued_until == 0 || svid.issued_at.unix_secs() <= entry.issued_until)
-        }
-        Some(Subject::AgentId(_)) => entry.serials.contains(&svid.serial),
-        Some(Subject::Jti(_)) | None => false,
-    })
-}
-
-/// True when the deny-list names this token by its `jti`, or by its identity and time of issue.
-pub(crate) fn is_token_denied(denylist: &Denylist, token: &JwtToken) -> bool {
-    denylist.entries.iter().any(|entry| match &entry.subject {
-        Some(Subject::Jti(jti)) => token.jti.as_ref() == Some(jti),
-        Some(Subject::SpiffeId(id)) => {
-            is_id(id, &token.spiffe_id)
-                && (entry.issued_until == 0 || token.issued_at.unix_secs() <= entry.issued_until)
-        }
-        Some(Subject::Serial(_) | Subject::AgentId(_)) | None => false,
-    })
-}
-
-fn is_id(text: &str, id: &SpiffeId) -> bool {
-    text == id.as_str()
 }

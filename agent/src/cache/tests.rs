@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use ravelin_proto::entry::RegistrationEntry;
 use ravelin_proto::pb::ravelin::v1::DenylistEntry;
+use ravelin_proto::pb::ravelin::v1::denylist_entry::Subject;
 use ravelin_proto::secret::Secret;
 use ravelin_proto::selector::{Selector, is_subset};
 use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
@@ -277,6 +278,35 @@ fn the_deny_list_drops_svids_by_serial_id_and_agent_and_never_goes_back() {
             "{name}: a smaller number is ignored"
         );
     }
+}
+
+#[test]
+fn threat_56_an_older_bundle_is_refused_whole_unless_the_node_attested_anew() {
+    let delta = |sequence| Delta {
+        revision: sequence,
+        bundle: Some(Bundle {
+            sequence,
+            ..Bundle::new(TrustDomain::parse("td").unwrap())
+        }),
+        ..Delta::default()
+    };
+    let older = |held, got| Err(DeltaRefusal::OlderBundle { held, got });
+    let mut cache = cache_with(Vec::new());
+    for (sequence, want, held) in [
+        (5, Ok(()), 5),
+        (4, older(5, 4), 5),
+        (5, Ok(()), 5),
+        (6, Ok(()), 6),
+        (0, older(6, 0), 6),
+    ] {
+        let got = cache.apply(delta(sequence), at(0)).map(|_| ());
+        assert_eq!(got, want, "{sequence}");
+        assert_eq!(cache.bundle_sequence(), held, "{sequence}");
+        assert_eq!(cache.revision(), held, "{sequence}");
+    }
+    cache.trust_anew();
+    assert!(cache.apply(delta(2), at(0)).is_ok());
+    assert_eq!(cache.apply(delta(1), at(0)).err(), older(2, 1).err());
 }
 
 #[test]
