@@ -96,7 +96,19 @@ impl Feed {
             }
         }
         loop {
+            let is_later = self
+                .opened
+                .as_ref()
+                .is_some_and(|opened| opened.sent.is_some());
             if let Some(snapshot) = self.due()? {
+                // The identity may be gone with the new facts; then the stream ends here.
+                if is_later && self.session.confirm().await? {
+                    let Some(newer) = self.due()? else {
+                        return Ok(Some(snapshot));
+                    };
+                    let mesh = newer.mesh.or(snapshot.mesh);
+                    return Ok(Some(ProxySnapshot { mesh, ..newer }));
+                }
                 return Ok(Some(snapshot));
             }
             // Cancel-safe: `message` keeps what it has read, `changed` makes up for what it owes.

@@ -75,6 +75,9 @@ impl<R: PartialEq + Clone> Feed<R> {
                 Ok(response) if self.last.as_ref() != Some(&response) => {
                     if self.last.is_some() {
                         tokio::time::sleep(Session::splay()).await;
+                        if self.session.confirm().await? {
+                            continue;
+                        }
                     }
                     self.last = Some(response.clone());
                     return Ok(response);

@@ -154,14 +154,21 @@ impl Session {
         Ok(())
     }
 
-    /// What a launcher says of the process has changed, or an entry asks for more facts.
-    async fn attest_again(&mut self, wants_hash: bool) -> Result<(), Status> {
+    /// Attests the process once more, before it gets a later response: since the last one it may have become another
+    /// program or another user. True when its view has to be looked at anew; an error ends the stream.
+    pub(crate) async fn confirm(&mut self) -> Result<bool, Status> {
+        self.attest_again(self.has_hash).await
+    }
+
+    /// What a launcher says of the process has changed, an entry asks for more facts, or a response is due.
+    async fn attest_again(&mut self, wants_hash: bool) -> Result<bool, Status> {
         let selectors = self.gate.attest(&self.peer, wants_hash).await?;
         self.has_hash = wants_hash;
-        if &selectors != self.subscription.selectors() {
+        let is_other = &selectors != self.subscription.selectors();
+        if is_other {
             self.subscription = self.gate.state.subscribe(selectors);
         }
-        Ok(())
+        Ok(is_other)
     }
 
     /// Waits until each identity has an SVID or a reason for having none; at most the time that a
@@ -187,4 +194,77 @@ pub(crate) fn is_settled(view: &WorkloadView) -> bool {
     view.identities
         .iter()
         .all(|identity| identity.svid.is_some() || identity.failure.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::process::{Command, Stdio};
+
+    use ravelin_proto::spiffe_id::TrustDomain;
+    use ravelin_runtime::clock::SystemClock;
+    use ravelin_runtime::process;
+
+    fn gate() -> Gate {
+        let launches = Arc::<LaunchTable>::default();
+        Gate {
+            state: State::new(TrustDomain::parse("td").unwrap(), SystemClock::shared()),
+            attestor: Arc::new(Attestor::new(Arc::clone(&launches))),
+            launches,
+            admission: Admission::default(),
+            drain: Drain::new(),
+            metrics: Metrics::default(),
+        }
+    }
+
+    fn path_of(session: &Session) -> Option<String> {
+        let mut selectors = session.subscription.selectors().iter();
+        selectors
+            .find(|selector| selector.value().starts_with("path:"))
+            .map(ToString::to_string)
+    }
+
+    #[tokio::test]
+    async fn threat_02_a_process_that_became_another_program_or_user_is_seen_before_its_next_response()
+     {
+        let mut child = Command::new("sh")
+            .args(["-c", "read line; exec cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let link = format!("/proc/{pid}/exe");
+        // Until the child has become the shell it still is a copy of this process.
+        while std::fs::read_link(&link).ok() == std::env::current_exe().ok() {
+            std::thread::yield_now();
+        }
+        let shell = std::fs::read_link(&link).unwrap();
+        let own = std::fs::metadata("/proc/self").unwrap();
+        let peer = PeerProcess {
+            pid,
+            uid: own.uid(),
+            gid: own.gid(),
+            pidfd: Arc::new(process::pidfd_open(pid).unwrap()),
+        };
+        let mut session = gate().enter(Some(peer)).await.unwrap();
+        let before = path_of(&session);
+        assert_eq!(before, Some(format!("unix:path:{}", shell.display())));
+        assert!(!session.confirm().await.unwrap(), "nothing has changed");
+
+        child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+        while std::fs::read_link(&link).unwrap() == shell {
+            tokio::task::yield_now().await;
+        }
+        assert!(session.confirm().await.unwrap(), "another program");
+        assert_ne!(path_of(&session), before);
+
+        session.peer.uid = session.peer.uid.wrapping_add(1);
+        let refused = session.confirm().await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
 }
