@@ -324,6 +324,20 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap, version: Version) -> Result<()
     Ok(())
 }
 
+/// Removes from a response the fields that end at this hop, and those that its `Connection` names.
+pub fn remove_response_hops(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    remove_hop_fields(headers);
+}
+
 /// Removes the fields that RFC 9110 section 7.6.1 names, and keeps `TE: trailers`.
 pub fn remove_hop_fields(headers: &mut HeaderMap) {
     const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -609,6 +623,33 @@ mod tests {
             ))
             .unwrap_err();
             assert_eq!(refused, HeadRefusal::ConnectionNames, "{named}");
+        }
+    }
+
+    #[test]
+    fn threat_54_what_a_responses_connection_names_ends_at_this_hop() {
+        let rows: [(&str, &[&str], &[&str]); 4] = [
+            ("none", &[], &["x-a", "x-b", "content-type"]),
+            ("close", &["close"], &["x-a", "x-b", "content-type"]),
+            (
+                "one, in capitals",
+                &["X-A, close"],
+                &["x-b", "content-type"],
+            ),
+            ("two fields", &["x-a", " x-b ,;,"], &["content-type"]),
+        ];
+        for (name, connection, want) in rows {
+            let mut headers = HeaderMap::new();
+            for kept in ["x-a", "x-b", "content-type"] {
+                headers.insert(kept, HeaderValue::from_static("1"));
+            }
+            for value in connection {
+                headers.append(header::CONNECTION, HeaderValue::from_static(value));
+            }
+            remove_response_hops(&mut headers);
+            let is_left = |name: &str| headers.contains_key(name);
+            assert_eq!(headers.len(), want.len(), "{name}");
+            assert!(want.iter().all(|name| is_left(name)), "{name}");
         }
     }
 

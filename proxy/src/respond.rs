@@ -90,6 +90,15 @@ impl Refusal {
         )
     }
 
+    /// The answer is the start of another protocol, which nobody asked for.
+    pub const fn upstream_switched() -> Self {
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "upstream_switched_protocols",
+            "the answer changes to a protocol that was not asked for",
+        )
+    }
+
     /// No answer in time.
     pub const fn upstream_timeout() -> Self {
         Self::new(

@@ -494,6 +494,27 @@ async fn threat_63_malformed_connections_disturb_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_54_an_answer_that_changes_the_protocol_is_not_passed_on() {
+    let mesh = Mesh::start().await;
+    for _ in 0..2 {
+        let answer = call(mesh.outbound(), get("inventory.shop", "/items/switch")).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code()),
+            (502, "upstream_switched_protocols"),
+            "{}",
+            answer.body
+        );
+    }
+    let decision = mesh
+        .agent
+        .decided(|decision| decision.path == "/items/switch" && decision.status == 502)
+        .await;
+    assert_eq!(decision.outcome, "failed");
+    let answer = call(mesh.outbound(), get("inventory.shop", "/items")).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_54_an_http2_connection_offers_few_streams() {
     let mesh = Mesh::start().await;
     let mut stream = TcpStream::connect(mesh.outbound()).await.unwrap();

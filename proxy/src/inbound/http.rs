@@ -168,7 +168,7 @@ impl PeerConnection {
             Ok((answered, live)) => {
                 let (mut parts, incoming) = answered.response.into_parts();
                 open.answered(parts.status);
-                head::remove_hop_fields(&mut parts.headers);
+                head::remove_response_hops(&mut parts.headers);
                 // WHY: the code of a refusal is the proxy's own word.
                 parts.headers.remove(respond::CODE_HEADER);
                 let body = ProxyBody::relay(incoming, open, answered.lease, Some(live));

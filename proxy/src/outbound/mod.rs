@@ -81,7 +81,7 @@ async fn call(caller: Rc<Caller>, request: Request<Incoming>) -> Response<ProxyB
         Ok(answered) => {
             let mut response = answered.response;
             open.answered(response.status());
-            head::remove_hop_fields(response.headers_mut());
+            head::remove_response_hops(response.headers_mut());
             let (parts, incoming) = response.into_parts();
             Response::from_parts(
                 parts,
@@ -166,6 +166,7 @@ pub fn refusal(error: &SendError, body: &BodySource) -> Refusal {
         SendError::Dial(error) if error.is_untrusted() => Refusal::peer_untrusted(),
         SendError::Dial(_) => Refusal::unreachable(),
         SendError::Deadline => Refusal::upstream_timeout(),
+        SendError::Switched => Refusal::upstream_switched(),
         SendError::Failed(_) | SendError::Target => Refusal::upstream_failed(),
     }
 }

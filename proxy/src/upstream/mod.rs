@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Request, Response, Uri, Version};
+use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use ravelin_proto::spiffe_id::SpiffeId;
@@ -56,6 +56,9 @@ pub enum SendError {
     /// The connection ended first.
     #[error("the connection failed: {0}")]
     Failed(#[source] hyper::Error),
+    /// An answer that leaves HTTP. No upgrade is passed on, so none was asked for.
+    #[error("the answer changes to a protocol that was not asked for")]
+    Switched,
     /// The request cannot be written as it is.
     #[error("the request has no valid target")]
     Target,
@@ -231,6 +234,7 @@ impl Pool {
                 let upload = request.body().upload();
                 match in_time(&upload, sender.try_send_request(request)).await? {
                     Err(failed) => Ok(Err(FailedTry::new(failed))),
+                    Ok(response) if is_switch(&response) => Err(SendError::Switched),
                     Ok(response) => {
                         let lease = Lease {
                             pool: Rc::clone(self),
@@ -260,6 +264,7 @@ impl Pool {
                 let upload = request.body().upload();
                 match in_time(&upload, sender.try_send_request(request)).await? {
                     Err(failed) => Ok(Err(FailedTry::new(failed))),
+                    Ok(response) if is_switch(&response) => Err(SendError::Switched),
                     Ok(response) => Ok(Ok(Answered {
                         response,
                         lease: None,
@@ -426,6 +431,10 @@ impl Shared {
             is_reused: true,
         }
     }
+}
+
+fn is_switch(response: &Response<Incoming>) -> bool {
+    response.status() == StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// The response head, unless it is overdue.

@@ -67,7 +67,7 @@ impl App {
     }
 }
 
-/// `/slow` sends its head and one chunk, and never ends.
+/// `/slow` sends its head and one chunk, and never ends; `/items/switch` answers 101.
 async fn echo(
     request: Request<Incoming>,
 ) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
@@ -75,6 +75,14 @@ async fn echo(
         let first = futures_util::stream::once(async { Ok(Frame::data(Bytes::from("first\n"))) });
         let endless = first.chain(futures_util::stream::pending());
         return Ok(Response::new(BodyExt::boxed(StreamBody::new(endless))));
+    }
+    if request.uri().path() == "/items/switch" {
+        let mut response = Response::new(Full::new(Bytes::new()).boxed());
+        *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+        for (name, value) in [("connection", "upgrade"), ("upgrade", "other")] {
+            response.headers_mut().insert(name, value.parse().unwrap());
+        }
+        return Ok(response);
     }
     let (parts, body) = request.into_parts();
     let body = body
