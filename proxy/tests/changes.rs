@@ -335,6 +335,40 @@ async fn threat_57_59_an_svid_that_is_refused_keeps_out_no_other_change() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_57_a_bundle_that_is_refused_in_part_is_not_acknowledged() {
+    let mesh = Mesh::start().await;
+    let good = mesh.snapshot("inventory", 1, POLICIES, &mesh.authority);
+    let broken = || [(TRUST_DOMAIN.to_owned(), b"broken".to_vec())].into();
+    let mut x509 = good.clone();
+    x509.x509_bundles = broken();
+    let mut jwt = good.clone();
+    jwt.jwt_bundles = broken();
+    let rows = [
+        ("certificates", x509, true, 1),
+        ("token keys", jwt, true, 1),
+        ("all good", good, false, 2),
+    ];
+    for (name, snapshot, is_refused, sequence) in rows {
+        mesh.agent.forget_acks();
+        mesh.agent.set(
+            "inventory",
+            pb::ProxySnapshot {
+                bundle_sequence: 2,
+                ..snapshot
+            },
+        );
+        let ack = mesh.agent.acked("inventory", |_| true).await;
+        assert_eq!(
+            !ack.refusal.is_empty(),
+            is_refused,
+            "{name}: {}",
+            ack.refusal
+        );
+        assert_eq!(ack.bundle_sequence, sequence, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_svid_fails_closed() {
     let mesh = Mesh::start().await;
     let mut snapshot = mesh.snapshot("orders", 1, POLICIES, &mesh.authority);

@@ -177,8 +177,14 @@ impl Store {
         if let Some(denylist) = message.denylist {
             note(self.take_denylist(&denylist));
         }
-        note(self.take_bundles(message.x509_bundles, message.bundle_sequence));
-        note(self.take_token_keys(message.jwt_bundles));
+        let bundles = self.take_bundles(message.x509_bundles);
+        let token_keys = self.take_token_keys(message.jwt_bundles);
+        // WHY: the CA retires authorities by this number; it must not count a proxy that lacks a part of the bundles.
+        if bundles.is_ok() && token_keys.is_ok() {
+            self.bundle_sequence = message.bundle_sequence;
+        }
+        note(bundles);
+        note(token_keys);
         let offered = message.svid.map(|svid| self.read_svid(&svid));
         let offered = offered.transpose().unwrap_or_else(|refusal| {
             note(Err(refusal));
@@ -293,11 +299,7 @@ impl Store {
         Ok(())
     }
 
-    fn take_bundles(
-        &mut self,
-        bundles: HashMap<String, Vec<u8>>,
-        sequence: u64,
-    ) -> Result<(), ConfigRefusal> {
+    fn take_bundles(&mut self, bundles: HashMap<String, Vec<u8>>) -> Result<(), ConfigRefusal> {
         if !bundles.is_empty() && bundles != self.bundle_bytes {
             let read = Arc::new(read_bundles(&bundles)?);
             if let Some(svid) = &self.svid {
@@ -307,7 +309,6 @@ impl Store {
             self.bundle_bytes = bundles;
             self.bundle_generation = self.bundle_generation.saturating_add(1);
         }
-        self.bundle_sequence = sequence;
         Ok(())
     }
 
