@@ -12,6 +12,8 @@ pub const LISTEN_BACKLOG: i32 = 1024;
 /// Pause after `accept` failed (descriptors exhausted), so that the loop does not spin.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// TLS handshakes that one source address may have under way on one worker; the next connection is closed.
+pub const HANDSHAKES_PER_SOURCE_MAX: usize = 256;
 /// From accept to the end of the TLS handshake.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// From the end of the handshake, or of the last response, to the end of the next request head (HTTP/1.1).

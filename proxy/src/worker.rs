@@ -23,6 +23,7 @@ use crate::config::ProxyConfig;
 use crate::connections::{ConnectionLine, Connections, LiveConnection};
 use crate::decision_log::DecisionSink;
 use crate::identity::{self, IdentityError};
+use crate::inbound::handshakes::Handshakes;
 use crate::limits;
 use crate::listener::{self, Bound};
 use crate::metrics::Metrics;
@@ -74,6 +75,7 @@ pub struct Worker {
     clusters: Clusters,
     decisions: DecisionSink,
     tokens: TokenCache,
+    handshakes: Handshakes,
     call_ids: CallIds,
     drain: Drain,
 }
@@ -138,6 +140,7 @@ impl Worker {
             clusters: Clusters::default(),
             decisions,
             tokens: TokenCache::default(),
+            handshakes: Handshakes::default(),
             call_ids: CallIds::new(),
             drain,
         }
@@ -174,6 +177,11 @@ impl Worker {
     /// Decision records.
     pub fn decisions(&self) -> &DecisionSink {
         &self.decisions
+    }
+
+    /// TLS handshakes with peers that are under way.
+    pub fn handshakes(&self) -> &Handshakes {
+        &self.handshakes
     }
 
     /// Verified tokens.

@@ -2,6 +2,7 @@
 //!
 //! Accept, handshake within a deadline, authenticated peer, registration, and only then the first byte of a call.
 
+pub mod handshakes;
 pub mod http;
 pub mod tcp;
 
@@ -46,6 +47,11 @@ async fn accept(
     config: fn(&Snapshot) -> &Arc<ServerConfig>,
     protocol: &'static str,
 ) -> Option<Accepted> {
+    let Some(place) = worker.handshakes().enter(source.ip()) else {
+        // WHY: counted and not recorded: a flood must not push other records out of the decision log.
+        worker.metrics().refused("inbound", "handshake_limit");
+        return None;
+    };
     let refuse =
         |snapshot: Option<&Snapshot>, code| refused(worker, inbound, source, snapshot, code);
     let Some(snapshot) = worker.snapshot() else {
@@ -69,6 +75,7 @@ async fn accept(
             return None;
         }
     };
+    drop(place);
     let peer = ravelin_runtime::tls::peer_identity(stream.get_ref().1)
         .and_then(|peer| Peer::new(peer).ok());
     let Some(peer) = peer else {
