@@ -10,6 +10,11 @@ pub const HANDSHAKES_MAX: usize = 512;
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Connections at once of one user on a Unix socket; a further one is closed, so that the others find room.
 pub const CONNECTIONS_PER_USER_MAX: usize = 4096;
+/// Connections at once of one address (of IPv6: of one site) on TLS without a client certificate; a further one is
+/// closed, so that those with an SVID find room.
+pub const ANONYMOUS_PER_ADDRESS_MAX: usize = 512;
+/// A connection on TLS without a client certificate is closed after so long: it is there to attest, or to read a bundle.
+pub const ANONYMOUS_AGE_MAX: Duration = Duration::from_mins(1);
 /// HTTP/2 streams at once on one connection; the peer has to wait for its others to end.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 512;
 /// Bytes of one request's header list; h2 answers 431.

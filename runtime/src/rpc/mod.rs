@@ -4,6 +4,7 @@
 
 mod address;
 mod client;
+mod crowd;
 mod expiring;
 mod server;
 mod standard;

@@ -1,11 +1,10 @@
 //! The accept loops of every gRPC server here: bounded connections, handshakes in tasks of their own with a deadline, the
 //! newest TLS configuration for each, GOAWAY on drain, then a cut.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::server::Connected;
 
+use super::crowd::{Crowd, Place, Source};
 use super::expiring::Expiring;
 use crate::clock::from_unix_time;
 use crate::drain::Drain;
@@ -41,6 +41,10 @@ pub struct RpcLimits {
     pub connections_max: usize,
     /// Connections at once of one user on a Unix socket.
     pub connections_per_user_max: usize,
+    /// Connections at once of one address on TLS without a client certificate.
+    pub anonymous_per_address_max: usize,
+    /// How long a connection on TLS without a client certificate may last.
+    pub anonymous_age_max: Duration,
     /// Handshakes at once.
     pub handshakes_max: usize,
     /// How long a handshake may take.
@@ -58,6 +62,8 @@ impl Default for RpcLimits {
         Self {
             connections_max: limits::CONNECTIONS_MAX,
             connections_per_user_max: limits::CONNECTIONS_PER_USER_MAX,
+            anonymous_per_address_max: limits::ANONYMOUS_PER_ADDRESS_MAX,
+            anonymous_age_max: limits::ANONYMOUS_AGE_MAX,
             handshakes_max: limits::HANDSHAKES_MAX,
             handshake_deadline: limits::HANDSHAKE_DEADLINE,
             streams_per_connection_max: limits::STREAMS_PER_CONNECTION_MAX,
@@ -170,6 +176,7 @@ async fn accept_tls(
     cut: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(limits.connections_max));
+    let anonymous = Arc::new(Crowd::default());
     let mut handshakes = JoinSet::new();
     loop {
         while handshakes.try_join_next().is_some() {}
@@ -188,12 +195,22 @@ async fn accept_tls(
         };
         let config = config.load_full();
         let (sender, cut) = (sender.clone(), cut.clone());
-        let deadline = limits.handshake_deadline;
+        let (anonymous, limits) = (Arc::clone(&anonymous), limits.clone());
         handshakes.spawn(async move {
             let handshake = TlsAcceptor::from(Arc::clone(&config)).accept(socket);
-            match timeout(deadline, handshake).await {
+            match timeout(limits.handshake_deadline, handshake).await {
                 Ok(Ok(stream)) => {
-                    let accepted = Accepted::tls(stream, remote_addr, &config, slot, cut);
+                    let accepted = Accepted::tls(
+                        stream,
+                        remote_addr,
+                        &config,
+                        (slot, &anonymous, &limits),
+                        cut,
+                    );
+                    let Some(accepted) = accepted else {
+                        tracing::debug!(%remote_addr, "too many connections without an SVID");
+                        return;
+                    };
                     // The receiver is gone only when the server has ended.
                     let _ = sender.send(accepted).await;
                 }
@@ -238,7 +255,7 @@ async fn accept_uds(
     cut: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(limits.connections_max));
-    let users = Arc::new(Users::default());
+    let users = Arc::new(Crowd::default());
     loop {
         let next = async {
             let slot = Arc::clone(&slots).acquire_owned().await.ok()?;
@@ -258,7 +275,8 @@ async fn accept_uds(
             sleep(limits::ACCEPT_REST).await;
             continue;
         };
-        let Some(user) = users.admit(peer.uid, limits.connections_per_user_max) else {
+        let Some(user) = users.admit(Source::User(peer.uid), limits.connections_per_user_max)
+        else {
             tracing::debug!(uid = peer.uid, "too many connections of one user");
             continue;
         };
@@ -272,85 +290,50 @@ async fn accept_uds(
     }
 }
 
-/// Open connections by user.
-#[derive(Debug, Default)]
-struct Users(Mutex<BTreeMap<u32, usize>>);
-
-/// One connection of a user, until it is dropped.
-#[derive(Debug)]
-struct UserSlot {
-    users: Arc<Users>,
-    uid: u32,
-}
-
-impl Users {
-    fn admit(self: &Arc<Self>, uid: u32, most: usize) -> Option<UserSlot> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = open.get(&uid).copied().unwrap_or(0);
-        if held >= most {
-            return None;
-        }
-        open.insert(uid, held.saturating_add(1));
-        Some(UserSlot {
-            users: Arc::clone(self),
-            uid,
-        })
-    }
-}
-
-impl Drop for UserSlot {
-    fn drop(&mut self) {
-        let mut open = self.users.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match open.get_mut(&self.uid) {
-            Some(held) if *held > 1 => *held -= 1,
-            Some(_) | None => {
-                open.remove(&self.uid);
-            }
-        }
-    }
-}
-
 /// An accepted connection with its peer and its slot among the listener's connections.
 struct Accepted<S, P> {
     stream: Expiring<S>,
     peer: P,
     _slot: OwnedSemaphorePermit,
-    _user: Option<UserSlot>,
+    _place: Option<Place>,
 }
 
 impl Accepted<TlsStream<TcpStream>, TlsPeer> {
+    /// `None` when it has no SVID, and its address has as many such connections as it may.
     fn tls(
         stream: TlsStream<TcpStream>,
         remote_addr: SocketAddr,
         config: &ServerConfig,
-        slot: OwnedSemaphorePermit,
+        (slot, anonymous, limits): (OwnedSemaphorePermit, &Arc<Crowd>, &RpcLimits),
         cut: CancellationToken,
-    ) -> Self {
+    ) -> Option<Self> {
         let identity = peer_identity(stream.get_ref().1).map(Arc::new);
-        let remaining = identity.as_ref().map(|identity| {
+        let (remaining, place) = if let Some(identity) = &identity {
             let now = config.time_provider.current_time().map(from_unix_time);
-            now.map_or(Duration::ZERO, |now| identity.not_after.since(now))
-        });
+            let remaining = now.map_or(Duration::ZERO, |now| identity.not_after.since(now));
+            (remaining, None)
+        } else {
+            let source = Source::of_address(remote_addr.ip());
+            let place = anonymous.admit(source, limits.anonymous_per_address_max)?;
+            (limits.anonymous_age_max, Some(place))
+        };
         let end = async move {
-            match remaining {
-                // Both arms are cancel-safe, and neither is polled again.
-                Some(remaining) => tokio::select! {
-                    () = cut.cancelled() => {}
-                    () = sleep(remaining) => {}
-                },
-                None => cut.cancelled().await,
+            // Both arms are cancel-safe, and neither is polled again.
+            tokio::select! {
+                () = cut.cancelled() => {}
+                () = sleep(remaining) => {}
             }
         };
         let peer = TlsPeer {
             identity,
             remote_addr,
         };
-        Self {
+        Some(Self {
             stream: Expiring::new(stream, end),
             peer,
             _slot: slot,
-            _user: None,
-        }
+            _place: place,
+        })
     }
 }
 
@@ -358,7 +341,7 @@ impl Accepted<UdsStream, PeerProcess> {
     fn uds(
         stream: UdsStream,
         peer: PeerProcess,
-        (slot, user): (OwnedSemaphorePermit, UserSlot),
+        (slot, place): (OwnedSemaphorePermit, Place),
         cut: CancellationToken,
     ) -> Self {
         let process = peer.clone();
@@ -373,7 +356,7 @@ impl Accepted<UdsStream, PeerProcess> {
             stream: Expiring::new(stream, end),
             peer,
             _slot: slot,
-            _user: Some(user),
+            _place: Some(place),
         }
     }
 }

@@ -175,6 +175,10 @@ fn limits() -> RpcLimits {
 
 impl Served {
     async fn tls(auth: ClientAuth) -> Self {
+        Self::tls_within(auth, limits()).await
+    }
+
+    async fn tls_within(auth: ClientAuth, limits: RpcLimits) -> Self {
         let (authority, clock, drain) =
             (Arc::new(Authority::new("one.test")), clock(), Drain::new());
         let config = server_tls(&authority, &authority.identity(SERVER), auth, &clock);
@@ -185,7 +189,7 @@ impl Served {
             listener,
             Arc::clone(&config),
             routes(&authority),
-            limits(),
+            limits,
             drain.clone(),
         );
         let address = ServerAddress::Https {
@@ -292,6 +296,38 @@ async fn threat_59_an_open_connection_ends_when_the_clients_svid_does() {
         who_am_i(channel).await.is_err(),
         "and no new connection is made with it"
     );
+}
+
+#[tokio::test]
+async fn threat_08_connections_without_an_svid_are_few_per_address_and_end_soon() {
+    let limits = RpcLimits {
+        anonymous_per_address_max: 1,
+        anonymous_age_max: Duration::from_secs(1),
+        ..limits()
+    };
+    let served = Served::tls_within(ClientAuth::Optional, limits).await;
+    let orders = served.authority.identity(ORDERS);
+    let open = async |identity: Option<&Identity>| {
+        let tls = served.client(identity, Expect::AnyMember);
+        let channel = connect(&served.address, Some(tls)).await.ok()?;
+        let mut client = SpiffeWorkloadApiClient::new(channel);
+        let stream = client.fetch_witsvid(pb::WitsvidRequest::default()).await;
+        Some(stream.ok()?.into_inner())
+    };
+    let mut named = open(Some(&orders)).await.expect("it has an SVID");
+    let mut first = open(None).await.expect("the first one");
+    assert!(open(None).await.is_none(), "one too many");
+    let _other = open(Some(&orders)).await.expect("it has an SVID");
+    let ended = tokio::time::timeout(Duration::from_secs(10), first.next()).await;
+    assert!(ended.expect("its age").is_none_or(|item| item.is_err()));
+    let again = tokio::time::timeout(Duration::from_secs(10), async {
+        while open(None).await.is_none() {
+            tokio::task::yield_now().await;
+        }
+    });
+    again.await.expect("its place is free again");
+    let quiet = tokio::time::timeout(Duration::from_millis(1), named.next()).await;
+    assert!(quiet.is_err(), "an SVID's connection lasts");
 }
 
 #[tokio::test]
