@@ -6,9 +6,10 @@ use std::process::{Command, Output};
 
 use ravelin_tests::admin::CaAdmin;
 use ravelin_tests::node::TRUST_DOMAIN;
+use ravelin_tests::ports::free_address;
 use ravelin_tests::process::Process;
 use ravelin_tests::programs::{ravelin, run};
-use ravelin_tests::site::{ca_toml, free_address};
+use ravelin_tests::site::ca_toml;
 use ravelin_tests::wait::{SOON, until};
 
 fn assert_says(output: &Output, code: i32, wanted: &[&str]) {

@@ -11,9 +11,10 @@ use ravelin_proto::pb::ravelin::v1::HealthRequest;
 use ravelin_proto::pb::spire::api::server::entry::v1::ListEntriesRequest;
 use ravelin_tests::admin::CaAdmin;
 use ravelin_tests::node::{NODE_ID, TRUST_DOMAIN};
+use ravelin_tests::ports::free_address;
 use ravelin_tests::process::Process;
 use ravelin_tests::programs::{need, ravelin, run, skip};
-use ravelin_tests::site::{ca_toml, free_address};
+use ravelin_tests::site::ca_toml;
 use ravelin_tests::wait::{SOON, until};
 use tempfile::TempDir;
 

@@ -6,9 +6,10 @@ use std::process::Command;
 use ravelin_tests::http_call::call_once;
 use ravelin_tests::load::until_status;
 use ravelin_tests::mesh_files::{Launch, MeshFolder, Workload};
+use ravelin_tests::ports::free_address;
 use ravelin_tests::process::Process;
 use ravelin_tests::programs::{ravelin, run};
-use ravelin_tests::site::{Ports, Site, free_address};
+use ravelin_tests::site::{Ports, Site};
 use ravelin_tests::wait::{CYCLE, SOON};
 
 struct Mesh {

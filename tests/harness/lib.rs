@@ -17,6 +17,7 @@ pub mod load;
 pub mod mesh_files;
 pub mod node;
 pub mod pair;
+pub mod ports;
 pub mod process;
 pub mod programs;
 pub mod site;

@@ -1,7 +1,7 @@
 //! The parts as separate processes, from configuration files, as an operator runs them: CA, agent, two launched
 //! applications and their two launched proxies.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -12,15 +12,10 @@ use crate::admin::{CaAdmin, agent_status};
 use crate::http_call::{Call, call_once};
 use crate::mesh_files::{MeshFolder, Workload};
 use crate::node::{NODE_ID, TRUST_DOMAIN};
+use crate::ports::free_address;
 use crate::process::Process;
 use crate::programs::{ravelin, run};
 use crate::wait::{SOON, until, until_true};
-
-/// A loopback address that nobody listens on at this moment.
-pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap()
-}
 
 /// The addresses of one service and its proxy.
 #[derive(Debug, Clone, Copy)]
