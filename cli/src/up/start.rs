@@ -24,6 +24,7 @@ use ravelin_runtime::drain::Drain;
 use ravelin_runtime::durable;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -140,23 +141,7 @@ impl RunningMesh {
     }
 
     async fn start_ca(&mut self) -> Result<Ca, Failure> {
-        let config = self.folder.ca_config().display().to_string();
-        let command = [
-            "ravelin",
-            "ca",
-            "serve",
-            "--exit-with-parent",
-            "--config",
-            &config,
-        ]
-        .map(ToOwned::to_owned);
-        let spec = PartSpec {
-            name: "ca".to_owned(),
-            command: command.to_vec(),
-            environment: Vec::new(),
-            log: self.folder.log("ca"),
-            launch_name: None,
-        };
+        let spec = self.serve_spec("ca", "ca", &self.folder.ca_config(), None);
         let mut part = Part::start(spec, None).await?;
         ready(&mut part, "its admin socket does not answer", || {
             self.ca_is_ready()
@@ -220,23 +205,7 @@ impl RunningMesh {
     }
 
     async fn start_agent(&mut self) -> Result<AgentAdmin, Failure> {
-        let config = self.folder.agent_config().display().to_string();
-        let command = [
-            "ravelin",
-            "agent",
-            "serve",
-            "--exit-with-parent",
-            "--config",
-            &config,
-        ]
-        .map(ToOwned::to_owned);
-        let spec = PartSpec {
-            name: "agent".to_owned(),
-            command: command.to_vec(),
-            environment: Vec::new(),
-            log: self.folder.log("agent"),
-            launch_name: None,
-        };
+        let spec = self.serve_spec("agent", "agent", &self.folder.agent_config(), None);
         let mut part = Part::start(spec, None).await?;
         ready(&mut part, "it has not synchronised with the CA", || {
             self.agent_is_ready()
@@ -281,14 +250,23 @@ impl RunningMesh {
     }
 
     fn proxy_spec(&self, service: &Service) -> PartSpec {
-        let config = self
-            .folder
-            .proxy_config(&service.name)
-            .display()
-            .to_string();
+        let config = self.folder.proxy_config(&service.name);
+        let name = format!("proxy {}", service.name);
+        self.serve_spec(&name, "proxy", &config, Some(&service.name))
+    }
+
+    /// `ravelin NOUN serve` with one of the configuration files, as a part that ends with this process.
+    fn serve_spec(
+        &self,
+        name: &str,
+        noun: &str,
+        config: &Path,
+        launch_name: Option<&str>,
+    ) -> PartSpec {
+        let config = config.display().to_string();
         let command = [
             "ravelin",
-            "proxy",
+            noun,
             "serve",
             "--exit-with-parent",
             "--config",
@@ -296,11 +274,11 @@ impl RunningMesh {
         ]
         .map(ToOwned::to_owned);
         PartSpec {
-            name: format!("proxy {}", service.name),
+            name: name.to_owned(),
             command: command.to_vec(),
             environment: Vec::new(),
-            log: self.folder.log(&format!("proxy {}", service.name)),
-            launch_name: Some(service.name.clone()),
+            log: self.folder.log(name),
+            launch_name: launch_name.map(ToOwned::to_owned),
         }
     }
 }

@@ -12,10 +12,10 @@ use hyper::service::service_fn;
 use ravelin_policies::{HttpCall, NormalizedPath, RequestIdentity};
 use tokio::net::TcpStream;
 
-use super::{accept, policy_connection, verdict};
+use super::{accept, policy_connection, register, verdict};
 use crate::body::{BodySource, ProxyBody};
 use crate::config::InboundListener;
-use crate::connections::{Carried, Direction, LiveConnection, NewConnection};
+use crate::connections::{Carried, LiveConnection};
 use crate::decision_log::{CallRecord, ConnectionFacts, OpenCall, Outcome, Verdict};
 use crate::head::{self, HeadRefusal};
 use crate::identity::Peer;
@@ -100,18 +100,14 @@ pub async fn serve(
         source,
         &accepted.stream,
     ));
-    let registered = worker.connections().register(NewConnection {
-        direction: Direction::Inbound,
-        protocol: if is_h2 { "h2" } else { "http/1.1" },
-        address: source,
-        opened: worker.now(),
-        peer: Some(Rc::clone(&accepted.peer)),
-        identity_generation: accepted.snapshot.identity_generation,
-        mesh_revision: accepted.snapshot.mesh_revision,
-        own_expires_at: Some(accepted.snapshot.svid.expires_at),
-        carried: Carried::Http(Rc::clone(&calls)),
-    });
-    worker.judge_one(registered.connection());
+    let protocol = if is_h2 { "h2" } else { "http/1.1" };
+    let registered = register(
+        &worker,
+        &accepted,
+        protocol,
+        source,
+        Carried::Http(Rc::clone(&calls)),
+    );
     let labels = CallLabels {
         reporter: "destination",
         source_principal: accepted.peer.id().to_string(),

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::InboundListener;
+use crate::connections::{Carried, Direction, NewConnection, Registered};
 use crate::decision_log::{CallRecord, ConnectionFacts, Outcome, Verdict};
 use crate::identity::Peer;
 use crate::limits;
@@ -36,6 +37,30 @@ struct Accepted {
     peer: Rc<Peer>,
     snapshot: Arc<Snapshot>,
     facts: Arc<ConnectionFacts>,
+}
+
+/// Registers a connection, so that every change judges it again, and judges it once now: what changed since the handshake
+/// counts for it as well.
+fn register(
+    worker: &Worker,
+    accepted: &Accepted,
+    protocol: &'static str,
+    source: SocketAddr,
+    carried: Carried,
+) -> Registered {
+    let registered = worker.connections().register(NewConnection {
+        direction: Direction::Inbound,
+        protocol,
+        address: source,
+        opened: worker.now(),
+        peer: Some(Rc::clone(&accepted.peer)),
+        identity_generation: accepted.snapshot.identity_generation,
+        mesh_revision: accepted.snapshot.mesh_revision,
+        own_expires_at: Some(accepted.snapshot.svid.expires_at),
+        carried,
+    });
+    worker.judge_one(registered.connection());
+    registered
 }
 
 /// Takes a connection as far as an authenticated peer; anything else is closed and recorded.

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
-use super::{accept, policy_connection, verdict};
+use super::{accept, policy_connection, register, verdict};
 use crate::config::InboundListener;
-use crate::connections::{Carried, Direction, NewConnection};
+use crate::connections::Carried;
 use crate::decision_log::{CallRecord, Outcome};
 use crate::metrics::CallLabels;
 use crate::relay;
@@ -36,7 +37,7 @@ pub async fn serve(
     let connection = policy_connection(&inbound, &accepted.peer, source, &accepted.stream);
     let decision = accepted.snapshot.policies.authorize_tcp(&connection);
     let started = tokio::time::Instant::now();
-    let mut record = CallRecord::new(accepted.facts, worker.now(), worker.call_id());
+    let mut record = CallRecord::new(Arc::clone(&accepted.facts), worker.now(), worker.call_id());
     record.verdict = verdict(&decision);
     if !decision.is_allowed {
         worker.metrics().refused("inbound", decision.code);
@@ -44,18 +45,7 @@ pub async fn serve(
         worker.decisions().write(record);
         return;
     }
-    let registered = worker.connections().register(NewConnection {
-        direction: Direction::Inbound,
-        protocol: "tcp",
-        address: source,
-        opened: worker.now(),
-        peer: Some(Rc::clone(&accepted.peer)),
-        identity_generation: accepted.snapshot.identity_generation,
-        mesh_revision: accepted.snapshot.mesh_revision,
-        own_expires_at: Some(accepted.snapshot.svid.expires_at),
-        carried: Carried::Tcp(connection),
-    });
-    worker.judge_one(registered.connection());
+    let registered = register(&worker, &accepted, "tcp", source, Carried::Tcp(connection));
     let counters = worker.metrics().tcp(&CallLabels {
         reporter: "destination",
         source_principal: accepted.peer.id().to_string(),
