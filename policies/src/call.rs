@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ravelin_proto::spiffe_id::SpiffeId;
+use ravelin_proto::time::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::path::NormalizedPath;
@@ -88,20 +89,29 @@ pub struct HttpCall<'a> {
     pub headers: &'a dyn HeaderView,
     /// What its tokens say.
     pub identity: &'a RequestIdentity,
+    /// When: policies may hold for a while only.
+    pub now: Timestamp,
 }
 
 /// What is judged by one rule: HTTP, or a bare connection (rules 54 to 57).
 #[derive(Clone, Copy)]
 pub(crate) enum Call<'a> {
     Http(&'a HttpCall<'a>),
-    Tcp(&'a Connection),
+    Tcp(&'a Connection, Timestamp),
 }
 
 impl<'a> Call<'a> {
     pub(crate) fn connection(self) -> &'a Connection {
         match self {
             Self::Http(call) => call.connection,
-            Self::Tcp(connection) => connection,
+            Self::Tcp(connection, _) => connection,
+        }
+    }
+
+    pub(crate) fn now(self) -> Timestamp {
+        match self {
+            Self::Http(call) => call.now,
+            Self::Tcp(_, now) => now,
         }
     }
 }

@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
+use ravelin_proto::time::Timestamp;
 
 use crate::authenticate::RequestAuthentications;
 use crate::call::{Call, Connection, HttpCall};
-use crate::decision::{Decision, PolicyRef};
+use crate::decision::{CustomCheck, Decision, PolicyRef, RuleRef};
 use crate::evaluate;
 use crate::explain::{self, Explanation};
 use crate::object::{Labels, Metadata, Workload};
 use crate::path::{NormalizedPath, PathNormalization, PathRefusal, is_ambiguous, normalize};
-use crate::schema::{Effect, Field, PeerAuthentication, PeerMode, Rule};
+use crate::schema::{
+    AuthorizationPolicy, Effect, ExtensionProvider, Field, PeerAuthentication, PeerMode, Rule,
+    Window,
+};
 use crate::set::MeshSet;
 
 /// Why a set cannot be compiled for a workload.
@@ -32,9 +36,11 @@ pub enum CompileError {
 pub struct WorkloadPolicies {
     pub(crate) workload: Workload,
     pub(crate) revision: u64,
-    pub(crate) deny: Vec<Attached>,
-    pub(crate) allow: Vec<Attached>,
+    /// By namespace and name.
+    pub(crate) attached: Vec<Attached>,
+    pub(crate) has_dry_run: bool,
     pub(crate) options: Options,
+    providers: Vec<Arc<ExtensionProvider>>,
     authentication: RequestAuthentications,
     path_normalization: PathNormalization,
     judges_paths: bool,
@@ -45,7 +51,43 @@ pub struct WorkloadPolicies {
 #[derive(Debug, Clone)]
 pub(crate) struct Attached {
     pub(crate) policy: PolicyRef,
+    pub(crate) effect: Effect,
+    pub(crate) provider: Option<String>,
+    pub(crate) is_dry_run: bool,
+    pub(crate) window: Window,
     pub(crate) rules: Arc<[Rule]>,
+    /// One a rule, in their order.
+    pub(crate) refs: Vec<Arc<RuleRef>>,
+}
+
+impl Attached {
+    fn new(object: &AuthorizationPolicy) -> Self {
+        let policy = PolicyRef {
+            namespace: object.metadata.namespace.as_str().into(),
+            name: object.metadata.name.as_str().into(),
+        };
+        let refs = object
+            .rules
+            .iter()
+            .zip(1..)
+            .map(|(rule, number)| {
+                Arc::new(RuleRef {
+                    policy: policy.clone(),
+                    rule: number,
+                    location: rule.location.clone(),
+                })
+            })
+            .collect();
+        Self {
+            policy,
+            effect: object.effect,
+            provider: object.provider.clone(),
+            is_dry_run: object.is_dry_run,
+            window: object.window,
+            rules: Arc::clone(&object.rules),
+            refs,
+        }
+    }
 }
 
 /// Settings that evaluation depends on.
@@ -70,24 +112,16 @@ impl WorkloadPolicies {
             });
         }
         let root = set.config.root_namespace.as_str();
-        let attached = |effect: Effect| -> Vec<Attached> {
-            set.authorization_policies
-                .iter()
-                .filter(|policy| {
-                    policy.effect == effect
-                        && holds_for(workload, &policy.metadata, policy.selector.as_ref(), root)
-                })
-                .map(|policy| Attached {
-                    policy: PolicyRef {
-                        namespace: policy.metadata.namespace.as_str().into(),
-                        name: policy.metadata.name.as_str().into(),
-                    },
-                    rules: Arc::clone(&policy.rules),
-                })
-                .collect()
-        };
-        let (deny, allow) = (attached(Effect::Deny), attached(Effect::Allow));
-        let judges_paths = judges_paths(&deny, false) || judges_paths(&allow, true);
+        let attached: Vec<Attached> = set
+            .authorization_policies
+            .iter()
+            .filter(|policy| {
+                !policy.has_target_refs
+                    && holds_for(workload, &policy.metadata, policy.selector.as_ref(), root)
+            })
+            .map(Attached::new)
+            .collect();
+        let judges_paths = judges_paths(&attached);
         let jwt_rules = set
             .request_authentications
             .iter()
@@ -97,13 +131,14 @@ impl WorkloadPolicies {
         Ok(Self {
             workload: workload.clone(),
             revision,
-            deny,
-            allow,
+            has_dry_run: attached.iter().any(|policy| policy.is_dry_run),
+            attached,
             options: Options {
                 are_unlisted_calls_allowed: set.config.are_unlisted_calls_allowed,
                 has_typed_claims: set.config.has_typed_claims,
                 is_host_exact: set.config.is_host_exact,
             },
+            providers: set.config.extension_providers.clone(),
             authentication: RequestAuthentications::new(
                 jwt_rules,
                 set.config.clock_skew,
@@ -150,8 +185,33 @@ impl WorkloadPolicies {
     }
 
     /// Judges a connection whose content is not HTTP (rules 54 to 57).
-    pub fn authorize_tcp(&self, connection: &Connection) -> Decision {
-        evaluate::decide(self, Call::Tcp(connection))
+    pub fn authorize_tcp(&self, connection: &Connection, now: Timestamp) -> Decision {
+        evaluate::decide(self, Call::Tcp(connection, now))
+    }
+
+    /// Whether an external authorizer judges a request first, before its tokens are looked at (rule 1).
+    pub fn custom_http(&self, call: &HttpCall<'_>) -> CustomCheck {
+        evaluate::custom(self, Call::Http(call))
+    }
+
+    /// Whether an external authorizer judges a connection first (rule 57).
+    pub fn custom_tcp(&self, connection: &Connection, now: Timestamp) -> CustomCheck {
+        evaluate::custom(self, Call::Tcp(connection, now))
+    }
+
+    /// When a policy begins or ceases to hold next; what lives then is judged again.
+    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        self.attached
+            .iter()
+            .flat_map(|attached| [attached.window.not_before, attached.window.not_after])
+            .flatten()
+            .filter(|at| *at > now)
+            .min()
+    }
+
+    pub(crate) fn provider(&self, attached: &Attached) -> Option<&Arc<ExtensionProvider>> {
+        let name = attached.provider.as_deref()?;
+        self.providers.iter().find(|provider| provider.name == name)
     }
 
     /// The decision on a request and why, for a person.
@@ -160,8 +220,8 @@ impl WorkloadPolicies {
     }
 
     /// The decision on a connection and why, for a person.
-    pub fn explain_tcp(&self, connection: &Connection) -> Explanation {
-        explain::explain(self, Call::Tcp(connection))
+    pub fn explain_tcp(&self, connection: &Connection, now: Timestamp) -> Explanation {
+        explain::explain(self, Call::Tcp(connection, now))
     }
 }
 
@@ -176,17 +236,15 @@ pub(crate) fn holds_for(
         && selector.is_none_or(|labels| workload.has_labels(labels))
 }
 
-/// A DENY that names paths, or an ALLOW by `notPaths`: there a path trick would open the gate (rule 90).
-fn judges_paths(policies: &[Attached], negative_only: bool) -> bool {
-    policies
-        .iter()
-        .flat_map(|policy| policy.rules.iter())
-        .flat_map(Rule::clauses)
-        .any(|clause| {
+/// A path that narrows, or an ALLOW by `notPaths`: there a path trick would open the gate (rule 90).
+fn judges_paths(policies: &[Attached]) -> bool {
+    policies.iter().any(|policy| {
+        policy.rules.iter().flat_map(Rule::clauses).any(|clause| {
             let is_path = clause.field == Field::Path
                 || matches!(&clause.field, Field::Header(name) if name == ":path");
-            is_path && (clause.is_negative || !negative_only)
+            is_path && (clause.is_negative || policy.effect != Effect::Allow)
         })
+    })
 }
 
 /// The mode of every port, resolved (rule 83).

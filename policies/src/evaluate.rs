@@ -3,60 +3,145 @@
 //! Nothing here allocates. Where a header has several values, an ALLOW needs all of them and a DENY any (rule 45).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ravelin_proto::spiffe_id::SpiffeId;
 use serde_json::{Map, Value};
 
 use crate::call::{Call, HttpCall};
 use crate::compile::{Attached, Options, WorkloadPolicies};
-use crate::decision::{ALLOWED, Decision, NO_ALLOW_MATCHED, NO_POLICY, POLICY_DENIED};
-use crate::schema::{Clause, Effect, Field, Rule};
-use crate::source::small;
+use crate::decision::{
+    ALLOWED, BAD_PROVIDER, CustomCheck, Decision, NO_ALLOW_MATCHED, NO_POLICY, POLICY_DENIED,
+    RuleRef, Shadow,
+};
+use crate::matcher::{Pattern, Reference};
+use crate::schema::{CheckProtocol, Clause, Effect, Field, Rule};
 
 /// The decision on a call.
 pub(crate) fn decide(policies: &WorkloadPolicies, call: Call<'_>) -> Decision {
-    let answer = |is_allowed, code, by: Option<(&Attached, usize, &Rule)>| Decision {
+    let enforced = answer(policies, call, false);
+    let is_audited = !enforced.is_always
+        || first_match(policies, call, |attached| attached.effect == Effect::Audit).is_some();
+    let shadow = policies.has_dry_run.then(|| {
+        let shadow = answer(policies, call, true);
+        Shadow {
+            is_allowed: shadow.is_allowed,
+            code: shadow.code,
+            by: shadow.by,
+        }
+    });
+    Decision {
+        is_allowed: enforced.is_allowed,
+        code: enforced.code,
+        by: enforced.by,
+        revision: policies.revision,
+        is_audited,
+        shadow,
+    }
+}
+
+struct Answer {
+    is_allowed: bool,
+    code: &'static str,
+    by: Option<Arc<RuleRef>>,
+    /// Its policy has no window.
+    is_always: bool,
+}
+
+/// DENY, then ALLOW, then the default; with or without the dry-run policies.
+fn answer(policies: &WorkloadPolicies, call: Call<'_>, with_dry_run: bool) -> Answer {
+    let of = |effect: Effect| {
+        move |attached: &&Attached| {
+            attached.effect == effect && (with_dry_run || !attached.is_dry_run)
+        }
+    };
+    let has = |effect: Effect| {
+        policies
+            .attached
+            .iter()
+            .filter(of(effect))
+            .any(|attached| attached.window.contains(call.now()))
+    };
+    let answer = |is_allowed, code, by: Option<(&Attached, &Arc<RuleRef>)>| Answer {
         is_allowed,
         code,
-        policy: by.map(|(attached, _, _)| attached.policy.clone()),
-        rule: by.map(|(_, index, _)| small(index + 1)),
-        revision: policies.revision,
-        location: by.map(|(_, _, rule)| rule.location.clone()),
+        by: by.map(|(_, rule)| Arc::clone(rule)),
+        is_always: by.is_none_or(|(attached, _)| attached.window.is_always()),
     };
-    if let Some(by) = first_match(&policies.deny, Effect::Deny, call, policies.options) {
+    if let Some(by) = first_match(policies, call, |attached| of(Effect::Deny)(&attached)) {
         return answer(false, POLICY_DENIED, Some(by));
     }
-    if !policies.allow.is_empty() {
-        return match first_match(&policies.allow, Effect::Allow, call, policies.options) {
+    if has(Effect::Allow) {
+        return match first_match(policies, call, |attached| of(Effect::Allow)(&attached)) {
             Some(by) => answer(true, ALLOWED, Some(by)),
             None => answer(false, NO_ALLOW_MATCHED, None),
         };
     }
-    if policies.deny.is_empty() {
-        return answer(policies.options.are_unlisted_calls_allowed, NO_POLICY, None);
+    // An AUDIT alone changes nothing, so it does not open a workload that nobody listed (rule 7).
+    if has(Effect::Deny) || has(Effect::Custom) {
+        return answer(true, ALLOWED, None);
     }
-    answer(true, ALLOWED, None)
+    answer(policies.options.are_unlisted_calls_allowed, NO_POLICY, None)
+}
+
+/// Whether an external authorizer has to be asked (rules 6, 57, 61, 63).
+pub(crate) fn custom(policies: &WorkloadPolicies, call: Call<'_>) -> CustomCheck {
+    let is_custom = |attached: &Attached| {
+        attached.effect == Effect::Custom && !is_http_authorizer_on_tcp(policies, attached, call)
+    };
+    let Some((attached, by)) = first_match(policies, call, is_custom) else {
+        return CustomCheck::NotNeeded;
+    };
+    let by = Arc::clone(by);
+    let is_only = policies
+        .attached
+        .iter()
+        .filter(|other| other.effect == Effect::Custom)
+        .all(|other| other.provider == attached.provider);
+    match policies.provider(attached) {
+        Some(provider) if is_only => CustomCheck::Ask {
+            provider: Arc::clone(provider),
+            by,
+        },
+        Some(_) | None => CustomCheck::Refuse {
+            code: BAD_PROVIDER,
+            by,
+        },
+    }
+}
+
+fn is_http_authorizer_on_tcp(
+    policies: &WorkloadPolicies,
+    attached: &Attached,
+    call: Call<'_>,
+) -> bool {
+    matches!(call, Call::Tcp(..))
+        && policies
+            .provider(attached)
+            .is_some_and(|provider| provider.protocol != CheckProtocol::Grpc)
 }
 
 fn first_match<'p>(
-    policies: &'p [Attached],
-    effect: Effect,
+    policies: &'p WorkloadPolicies,
     call: Call<'_>,
-    options: Options,
-) -> Option<(&'p Attached, usize, &'p Rule)> {
-    policies.iter().find_map(|attached| {
-        let (index, rule) = attached
-            .rules
-            .iter()
-            .enumerate()
-            .find(|(_, rule)| rule_matches(rule, effect, call, options))?;
-        Some((attached, index, rule))
-    })
+    is_asked: impl Fn(&Attached) -> bool,
+) -> Option<(&'p Attached, &'p Arc<RuleRef>)> {
+    policies
+        .attached
+        .iter()
+        .filter(|attached| is_asked(attached) && attached.window.contains(call.now()))
+        .find_map(|attached| {
+            let index = attached
+                .rules
+                .iter()
+                .position(|rule| rule_matches(rule, attached.effect, call, policies.options))?;
+            Some((attached, attached.refs.get(index)?))
+        })
 }
 
 /// Is the rule skipped? An ALLOW rule with an HTTP field, on TCP (rule 54).
 pub(crate) fn is_skipped(rule: &Rule, effect: Effect, call: Call<'_>) -> bool {
-    matches!(call, Call::Tcp(_))
+    matches!(call, Call::Tcp(..))
         && effect == Effect::Allow
         && rule.clauses().any(|clause| clause.field.is_http_only())
 }
@@ -81,13 +166,13 @@ pub(crate) fn clause_matches(
     options: Options,
 ) -> bool {
     match call {
-        // A DENY on TCP drops what exists for HTTP alone, and so gets wider (rule 56).
-        Call::Tcp(_) if clause.field.is_http_only() => effect == Effect::Deny,
+        // Every other effect drops on TCP what exists for HTTP alone, and so gets wider (rules 56, 57).
+        Call::Tcp(..) if clause.field.is_http_only() => effect != Effect::Allow,
         Call::Http(http) => match http_fact(clause, effect, http, options) {
             Some(holds) => holds,
             None => connection_fact(clause, call) != clause.is_negative,
         },
-        Call::Tcp(_) => connection_fact(clause, call) != clause.is_negative,
+        Call::Tcp(..) => connection_fact(clause, call) != clause.is_negative,
     }
 }
 
@@ -172,7 +257,7 @@ fn http_fact(
             .claims
             .as_deref()
             .and_then(|claims| find_claim(claims, steps))
-            .is_some_and(|claim| claim_matches(clause, claim, options)),
+            .is_some_and(|claim| claim_holds(clause, claim, call, options)),
         Field::Principal
         | Field::Namespace
         | Field::ServiceAccount
@@ -216,7 +301,7 @@ fn header_holds(clause: &Clause, effect: Effect, call: &HttpCall<'_>, name: &str
     }
     match effect {
         Effect::Allow => fitting == count,
-        Effect::Deny => fitting > 0,
+        Effect::Deny | Effect::Audit | Effect::Custom => fitting > 0,
     }
 }
 
@@ -242,21 +327,36 @@ pub(crate) fn find_claim<'c>(
 }
 
 // A string, or a list with such a string (rule 48); with typed claims also `true` and `42` (rule 50).
-fn claim_matches(clause: &Clause, claim: &Value, options: Options) -> bool {
-    match claim {
-        Value::String(text) => any_text(clause, text.as_bytes()),
+fn claim_holds(clause: &Clause, claim: &Value, call: &HttpCall<'_>, options: Options) -> bool {
+    let matches = |pattern: &Pattern| match claim {
         Value::Array(items) => items
             .iter()
-            .any(|item| !item.is_array() && claim_matches(clause, item, options)),
-        Value::Bool(value) if options.has_typed_claims => {
-            any_text(clause, if *value { b"true" } else { b"false" })
+            .any(|item| value_matches(pattern, item, call, options)),
+        Value::String(_) | Value::Bool(_) | Value::Number(_) | Value::Null | Value::Object(_) => {
+            value_matches(pattern, claim, call, options)
         }
-        Value::Number(number) if options.has_typed_claims => number_matches(clause, number),
-        Value::Bool(_) | Value::Number(_) | Value::Null | Value::Object(_) => false,
+    };
+    if clause.is_all_of {
+        clause.patterns.iter().all(matches)
+    } else {
+        clause.patterns.iter().any(matches)
     }
 }
 
-fn number_matches(clause: &Clause, number: &serde_json::Number) -> bool {
+fn value_matches(pattern: &Pattern, value: &Value, call: &HttpCall<'_>, options: Options) -> bool {
+    match value {
+        Value::String(text) => text_matches(pattern, text.as_bytes(), call),
+        Value::Bool(value) if options.has_typed_claims => {
+            text_matches(pattern, if *value { b"true" } else { b"false" }, call)
+        }
+        Value::Number(number) if options.has_typed_claims => number_matches(pattern, number, call),
+        Value::Bool(_) | Value::Number(_) | Value::Null | Value::Array(_) | Value::Object(_) => {
+            false
+        }
+    }
+}
+
+fn number_matches(pattern: &Pattern, number: &serde_json::Number, call: &HttpCall<'_>) -> bool {
     use std::io::Write;
     let mut text = [0_u8; 40];
     let mut left = text.as_mut_slice();
@@ -265,5 +365,37 @@ fn number_matches(clause: &Clause, number: &serde_json::Number) -> bool {
     }
     let unused = left.len();
     text.get(..text.len() - unused)
-        .is_some_and(|text| any_text(clause, text))
+        .is_some_and(|text| text_matches(pattern, text, call))
+}
+
+fn text_matches(pattern: &Pattern, value: &[u8], call: &HttpCall<'_>) -> bool {
+    match pattern {
+        Pattern::Reference(reference) => refers_to(reference, value, call),
+        Pattern::Text(_)
+        | Pattern::Template(_)
+        | Pattern::Address(_)
+        | Pattern::Port(_)
+        | Pattern::ServiceAccount { .. }
+        | Pattern::RequestPrincipal { .. } => pattern.matches_text(value),
+    }
+}
+
+/// Is `value` what the request has there? What is missing, empty or repeated equals nothing.
+fn refers_to(reference: &Reference, value: &[u8], call: &HttpCall<'_>) -> bool {
+    match reference {
+        Reference::Header(name) => {
+            let (mut count, mut is_equal) = (0_usize, false);
+            each_header(call, name, &mut |found| {
+                count += 1;
+                is_equal = !found.is_empty() && found == value;
+            });
+            count == 1 && is_equal
+        }
+        Reference::PathSegment(number) => call
+            .path
+            .path()
+            .split('/')
+            .nth(usize::from(*number))
+            .is_some_and(|segment| !segment.is_empty() && segment.as_bytes() == value),
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -73,45 +74,46 @@ pub(crate) fn explain(policies: &WorkloadPolicies, call: Call<'_>) -> Explanatio
     let nearest = (decision.code == NO_ALLOW_MATCHED)
         .then(|| nearest_miss(policies, call))
         .flatten();
-    let names = |list: &[Attached], effect: Effect| -> Vec<String> {
-        list.iter()
-            .map(|attached| format!("{} ({})", attached.policy, effect.name()))
-            .collect()
-    };
     Explanation {
-        reason: reason(policies, &decision, nearest.as_ref()),
+        reason: reason(policies, &decision, nearest.as_ref(), call),
         matched: matched(policies, &decision, call),
         nearest,
-        attached: [
-            names(&policies.deny, Effect::Deny),
-            names(&policies.allow, Effect::Allow),
-        ]
-        .concat(),
+        attached: policies.attached.iter().map(attached_line).collect(),
         decision,
     }
+}
+
+fn attached_line(attached: &Attached) -> String {
+    let mut marks = attached.effect.name().to_owned();
+    if attached.is_dry_run {
+        marks.push_str(", dry-run");
+    }
+    if !attached.window.is_always() {
+        marks.push_str(", for a while");
+    }
+    format!("{} ({marks})", attached.policy)
 }
 
 fn reason(
     policies: &WorkloadPolicies,
     decision: &Decision,
     nearest: Option<&NearestMiss>,
+    call: Call<'_>,
 ) -> String {
-    let by = || match (&decision.policy, decision.rule, &decision.location) {
-        (Some(policy), Some(rule), Some(location)) => {
-            format!("rule {rule} of `{policy}` at {location}")
-        }
-        _ => String::from("no rule"),
+    let by = || match &decision.by {
+        Some(by) => format!("rule {} of `{}` at {}", by.rule, by.policy, by.location),
+        None => String::from("no rule"),
     };
     match decision.code {
         POLICY_DENIED => format!("a DENY policy matches: {}", by()),
-        ALLOWED if decision.policy.is_some() => format!("an ALLOW policy matches: {}", by()),
+        ALLOWED if decision.by.is_some() => format!("an ALLOW policy matches: {}", by()),
         ALLOWED => "no DENY policy matches and no ALLOW policy is attached".into(),
         NO_POLICY if decision.is_allowed => {
             "no policy holds for the workload and `unlistedCalls` is `allow`".into()
         }
         NO_POLICY => "no policy holds for the workload and `unlistedCalls` is `deny`".into(),
         _ => {
-            let count = policies.allow.len();
+            let count = allowing(policies, call).count();
             let mut text = format!(
                 "no rule of {count} attached ALLOW {} matches",
                 if count == 1 { "policy" } else { "policies" }
@@ -132,22 +134,16 @@ fn reason(
 }
 
 fn matched(policies: &WorkloadPolicies, decision: &Decision, call: Call<'_>) -> Vec<String> {
-    let effect = if decision.is_allowed {
-        Effect::Allow
-    } else {
-        Effect::Deny
-    };
-    let list = if decision.is_allowed {
-        &policies.allow
-    } else {
-        &policies.deny
-    };
-    let Some(rule) = list
-        .iter()
-        .filter(|attached| Some(&attached.policy) == decision.policy.as_ref())
-        .flat_map(|attached| attached.rules.iter())
-        .find(|rule| Some(&rule.location) == decision.location.as_ref())
-    else {
+    let found = decision.by.as_ref().and_then(|by| {
+        policies.attached.iter().find_map(|attached| {
+            let index = attached
+                .refs
+                .iter()
+                .position(|rule| Arc::ptr_eq(rule, by))?;
+            Some((attached.effect, attached.rules.get(index)?))
+        })
+    });
+    let Some((effect, rule)) = found else {
         return Vec::new();
     };
     let holds = |clause: &&Clause| clause_matches(clause, effect, call, policies.options);
@@ -170,10 +166,20 @@ fn matched(policies: &WorkloadPolicies, decision: &Decision, call: Call<'_>) -> 
     lines
 }
 
+/// The ALLOW policies that are enforced at this moment.
+fn allowing<'p>(
+    policies: &'p WorkloadPolicies,
+    call: Call<'_>,
+) -> impl Iterator<Item = &'p Attached> {
+    policies.attached.iter().filter(move |attached| {
+        attached.effect == Effect::Allow
+            && !attached.is_dry_run
+            && attached.window.contains(call.now())
+    })
+}
+
 fn nearest_miss(policies: &WorkloadPolicies, call: Call<'_>) -> Option<NearestMiss> {
-    policies
-        .allow
-        .iter()
+    allowing(policies, call)
         .flat_map(|attached| {
             attached
                 .rules
@@ -264,7 +270,7 @@ fn actual(clause: &Clause, call: Call<'_>) -> String {
         (Field::DestinationAddress, _) => shown(Some(&connection.destination_ip.to_string())),
         (Field::DestinationPort, _) => shown(Some(&connection.destination_port.to_string())),
         (Field::ServerName, _) => shown(connection.sni.as_deref()),
-        (_, Call::Tcp(_)) => "no request (a bare connection)".into(),
+        (_, Call::Tcp(..)) => "no request (a bare connection)".into(),
         (field, Call::Http(http)) => actual_http(field, http),
     }
 }

@@ -31,7 +31,10 @@ pub use authenticate::{
 };
 pub use call::{Connection, HeaderView, HttpCall, RequestIdentity};
 pub use compile::{CompileError, WorkloadPolicies};
-pub use decision::{ALLOWED, Decision, NO_ALLOW_MATCHED, NO_POLICY, POLICY_DENIED, PolicyRef};
+pub use decision::{
+    ALLOWED, BAD_PROVIDER, CustomCheck, Decision, NO_ALLOW_MATCHED, NO_POLICY, POLICY_DENIED,
+    PolicyRef, RuleRef, Shadow,
+};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use diff::{ChangeAction, ObjectChange, diff_sets};
 pub use explain::{Explanation, NearestMiss};
@@ -39,10 +42,11 @@ pub use load::load;
 pub use object::{Labels, Location, Metadata, ObjectRecord, Workload};
 pub use path::{NormalizedPath, PathNormalization, PathRefusal, normalize};
 pub use schema::{
-    AuthorizationPolicy, Effect, Endpoint, Expectation, IdentityDefaults, JwtRule, KeyOrigin,
-    Launch, LaunchProtocol, MeshConfig, PeerAuthentication, PeerMode, PolicyTest,
-    RequestAuthentication, Rule, ServiceEntry, ServicePort, ServiceProtocol, TestCase, TokenPlace,
-    WorkloadEntry, WorkloadIdentity,
+    AuthorizationPolicy, CheckProtocol, CheckedBody, Effect, Endpoint, Expectation,
+    ExtensionProvider, HeaderPattern, IdentityDefaults, JwtRule, KeyOrigin, Launch, LaunchProtocol,
+    MeshConfig, PeerAuthentication, PeerMode, PolicyTest, RequestAuthentication, Rule,
+    ServiceEntry, ServicePort, ServiceProtocol, TestCase, TokenPlace, Window, WorkloadEntry,
+    WorkloadIdentity,
 };
 pub use set::MeshSet;
 pub use source::{SourceFile, set_digest};

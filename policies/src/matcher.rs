@@ -84,6 +84,19 @@ pub(crate) enum Pattern {
         issuer: StringMatch,
         subject: StringMatch,
     },
+    /// Whatever the request has there (ours, by annotation).
+    #[allow(dead_code, reason = "read from `when` values")]
+    Reference(Reference),
+}
+
+/// A part of the request that a claim is compared with.
+#[allow(dead_code, reason = "read from `when` values")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reference {
+    /// A header that stands exactly once; lower case.
+    Header(String),
+    /// A segment of the path, from 1.
+    PathSegment(u16),
 }
 
 impl Pattern {
@@ -96,7 +109,8 @@ impl Pattern {
             Self::Address(_)
             | Self::Port(_)
             | Self::ServiceAccount { .. }
-            | Self::RequestPrincipal { .. } => false,
+            | Self::RequestPrincipal { .. }
+            | Self::Reference(_) => false,
         }
     }
 

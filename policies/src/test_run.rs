@@ -106,7 +106,7 @@ fn run_case(policies: &WorkloadPolicies, test: &PolicyTest, case: &TestCase) -> 
         sni: case.sni.clone(),
     };
     if case.is_tcp {
-        return explained(test, case, &policies.explain_tcp(&connection));
+        return explained(test, case, &policies.explain_tcp(&connection, case.at));
     }
     let path = match policies.normalize(&case.path) {
         Ok(path) => path,
@@ -132,6 +132,7 @@ fn run_case(policies: &WorkloadPolicies, test: &PolicyTest, case: &TestCase) -> 
         path: &path,
         headers: &case.headers,
         identity: &identity,
+        now: case.at,
     };
     explained(test, case, &policies.explain_http(&call))
 }
@@ -139,12 +140,15 @@ fn run_case(policies: &WorkloadPolicies, test: &PolicyTest, case: &TestCase) -> 
 fn explained(test: &PolicyTest, case: &TestCase, explanation: &Explanation) -> CaseReport {
     let decision = &explanation.decision;
     let is_named = case.policy.as_ref().is_none_or(|wanted| {
-        decision.policy.as_ref().is_some_and(|policy| {
+        decision.by.as_ref().is_some_and(|by| {
+            let policy = &by.policy;
             *wanted == policy.to_string()
                 || (*wanted == *policy.name && *policy.namespace == test.metadata.namespace)
         })
     });
-    let is_rule = case.rule.is_none_or(|wanted| decision.rule == Some(wanted));
+    let is_rule = case
+        .rule
+        .is_none_or(|wanted| decision.by.as_ref().is_some_and(|by| by.rule == wanted));
     let verdict = if decision.is_allowed {
         Expectation::Allow
     } else {

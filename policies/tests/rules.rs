@@ -82,7 +82,7 @@ fn rule_02_to_05_deny_wins_then_allow_then_the_default() {
             "{name}"
         );
     }
-    let unlisted = CONFIG.replace("]}", "], unlistedCalls: allow}");
+    let unlisted = CONFIG.replace("}}", "}, unlistedCalls: allow}");
     let set = load(&[
         file("ravelin.yaml", &unlisted),
         file("identities/a.yaml", IDENTITIES),
@@ -104,14 +104,14 @@ fn rule_10_a_decision_names_policy_rule_revision_and_place() {
     let decision = Call::default().http(&policies);
     assert_eq!(
         (
-            decision.policy.as_ref().unwrap().to_string().as_str(),
-            decision.rule,
+            decision.by.as_ref().unwrap().policy.to_string().as_str(),
+            decision.by.as_ref().map(|by| by.rule),
             decision.revision
         ),
         ("shop/a", Some(2), 7)
     );
     assert_eq!(
-        decision.location.as_ref().unwrap().to_string(),
+        decision.by.as_ref().unwrap().location.to_string(),
         "policies/all.yaml:9"
     );
     assert_eq!(
@@ -803,7 +803,7 @@ fn rule_48_to_53_claims_are_strings_lists_and_nested_objects() {
             "{key} {value}"
         );
     }
-    let strict = CONFIG.replace("]}", "], jwt: {typedClaims: false}}");
+    let strict = CONFIG.replace("typedClaims: true", "typedClaims: false");
     let text = policy(
         "p",
         &format!(
@@ -904,12 +904,12 @@ fn rule_65_66_scope_is_namespace_root_and_labels() {
     let all = policy("own", ALLOW_ALL)
         + &policy_in("front", "other", ALLOW_ALL)
         + &policy_in(
-            "ravelin-system",
+            "istio-system",
             "root",
             "action: DENY\nrules: [{to: [{operation: {paths: [/root]}}]}]",
         )
         + &policy_in(
-            "ravelin-system",
+            "istio-system",
             "core",
             "selector: {matchLabels: {tier: core}}\naction: DENY\nrules: [{to: [{operation: {paths: [/core]}}]}]",
         )
@@ -925,18 +925,18 @@ fn rule_65_66_scope_is_namespace_root_and_labels() {
     };
     assert_eq!(
         attached("/ns/shop/sa/payments"),
-        "ravelin-system/core (DENY) ravelin-system/root (DENY) shop/labels (DENY) shop/own (ALLOW)"
+        "istio-system/core (DENY) istio-system/root (DENY) shop/labels (DENY) shop/own (ALLOW)"
     );
     assert_eq!(
         attached("/ns/shop/sa/orders"),
-        "ravelin-system/root (DENY) shop/own (ALLOW)"
+        "istio-system/root (DENY) shop/own (ALLOW)"
     );
     assert_eq!(
         attached("/ns/front/sa/web"),
-        "ravelin-system/root (DENY) front/other (ALLOW)"
+        "front/other (ALLOW) istio-system/root (DENY)"
     );
-    assert_eq!(attached("/ns/none/sa/x"), "ravelin-system/root (DENY)");
-    assert_eq!(attached("/host/a"), "ravelin-system/root (DENY)");
+    assert_eq!(attached("/ns/none/sa/x"), "istio-system/root (DENY)");
+    assert_eq!(attached("/host/a"), "istio-system/root (DENY)");
     let loaded = set(&all);
     let foreign = loaded.workload(
         &ravelin_proto::spiffe_id::SpiffeId::parse("spiffe://else/ns/shop/sa/a").unwrap(),
@@ -954,7 +954,7 @@ fn rule_82_to_84_peers_are_strict_by_default_and_unset_inherits() {
             "\n---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
         )
     };
-    let text = peer("ravelin-system", "mesh", "{mtls: {mode: STRICT}}")
+    let text = peer("istio-system", "mesh", "{mtls: {mode: STRICT}}")
         + &peer("shop", "ns", "{mtls: {mode: UNSET}}")
         + &peer(
             "shop",

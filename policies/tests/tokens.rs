@@ -616,6 +616,7 @@ fn rule_51_space_delimited_claims_are_words() {
         path: &path,
         headers: &call.headers,
         identity: &identity,
+        now: Timestamp::from_unix_secs(NOW),
     });
     assert!(decision.is_allowed);
 }
@@ -657,6 +658,7 @@ fn rule_80_authentication_and_policy_join_as_the_matrix_says() {
                     path: &path,
                     headers: &request.headers,
                     identity: &identity,
+                    now: Timestamp::from_unix_secs(NOW),
                 };
                 if policies.authorize_http(&call).is_allowed {
                     200

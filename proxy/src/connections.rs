@@ -303,7 +303,7 @@ impl LiveConnection {
             return Some(("svid_expired", Duration::ZERO));
         }
         self.judge_tokens(snapshot, now);
-        self.judge_by_policy(snapshot)
+        self.judge_by_policy(snapshot, now)
     }
 
     /// Calls whose token was revoked end alone; the connection goes on.
@@ -316,17 +316,21 @@ impl LiveConnection {
         }
     }
 
-    fn judge_by_policy(&self, snapshot: &Snapshot) -> Option<(&'static str, Duration)> {
+    fn judge_by_policy(
+        &self,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Option<(&'static str, Duration)> {
         if self.policies_judged.replace(snapshot.mesh_revision) == snapshot.mesh_revision {
             return None;
         }
         match &self.carried {
             Carried::Tcp(connection) => {
-                let decision = snapshot.policies.authorize_tcp(connection);
+                let decision = snapshot.policies.authorize_tcp(connection, now);
                 (!decision.is_allowed).then_some((decision.code, Duration::ZERO))
             }
             Carried::Http(calls) => {
-                calls.judge(&snapshot.policies);
+                calls.judge(&snapshot.policies, now);
                 None
             }
             Carried::OutboundTcp | Carried::Unjudged => None,

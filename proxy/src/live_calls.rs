@@ -83,7 +83,7 @@ impl LiveCalls {
     }
 
     /// Judges every call by `policies` and cuts those that they deny.
-    pub fn judge(&self, policies: &WorkloadPolicies) {
+    pub fn judge(&self, policies: &WorkloadPolicies, now: Timestamp) {
         for call in self.calls.borrow().values() {
             let headers = Headers::new(&call.head.headers);
             let decision = policies.authorize_http(&HttpCall {
@@ -93,6 +93,7 @@ impl LiveCalls {
                 path: &call.path,
                 headers: &headers,
                 identity: &call.identity,
+                now,
             });
             if !decision.is_allowed {
                 call.cut(decision.code);

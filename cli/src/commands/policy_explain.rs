@@ -118,7 +118,7 @@ fn explain(mesh: &MeshSet, arguments: ExplainArguments) -> Result<Explained, Fai
         sni: None,
     };
     if arguments.tcp {
-        return Ok(of_engine(&policies.explain_tcp(&connection)));
+        return Ok(of_engine(&policies.explain_tcp(&connection, now())));
     }
     let path = match policies.normalize(&arguments.path) {
         Ok(path) => path,
@@ -149,6 +149,7 @@ fn explain(mesh: &MeshSet, arguments: ExplainArguments) -> Result<Explained, Fai
         path: &path,
         headers: &headers,
         identity: &identity,
+        now: now(),
     };
     Ok(of_engine(&policies.explain_http(&call)))
 }

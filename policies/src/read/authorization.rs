@@ -10,7 +10,7 @@ use crate::fields::{Fields, integer, list, text};
 use crate::limits;
 use crate::matcher::{Pattern, StringMatch};
 use crate::path::normalize;
-use crate::schema::{AuthorizationPolicy, Clause, Effect, Field, Rule};
+use crate::schema::{AuthorizationPolicy, Clause, Effect, Field, Rule, Window};
 
 const SOURCE: [(&str, &str, Field); 7] = [
     ("principals", "notPrincipals", Field::Principal),
@@ -79,7 +79,11 @@ pub(crate) fn read_authorization_policy(
         metadata: header.metadata.clone(),
         location: reader.location(header.at),
         selector,
+        has_target_refs: false,
         effect,
+        provider: None,
+        is_dry_run: false,
+        window: Window::default(),
         rules: rules.into(),
     })
 }
@@ -302,6 +306,7 @@ fn read_clause(
         field: field.clone(),
         name: name.to_owned(),
         is_negative,
+        is_all_of: false,
         patterns: Vec::new(),
         values: Vec::new(),
         line: node.at.line,

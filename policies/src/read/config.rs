@@ -41,7 +41,7 @@ fn defaults(metadata: Metadata, location: Location, trust_domain: TrustDomain) -
         location,
         trust_domain,
         trust_domain_aliases: Vec::new(),
-        root_namespace: "ravelin-system".into(),
+        root_namespace: "istio-system".into(),
         defaults: IdentityDefaults {
             parent_id: DEFAULT_PARENT.into(),
             x509_svid_ttl_secs: 3600,
@@ -50,9 +50,10 @@ fn defaults(metadata: Metadata, location: Location, trust_domain: TrustDomain) -
         path_normalization: PathNormalization::default(),
         clock_skew: Duration::from_mins(1),
         is_expiry_required: true,
-        has_typed_claims: true,
+        has_typed_claims: false,
         is_host_exact: false,
         are_unlisted_calls_allowed: false,
+        extension_providers: Vec::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ravelin_proto::spiffe_id::SpiffeId;
+use ravelin_proto::time::Timestamp;
 use serde_json::Value as Json;
 
 use super::{Header, Reader};
@@ -74,8 +75,9 @@ fn workload(written: &str, at: Span, reader: &mut Reader<'_, '_>) -> Option<Spif
     found.map(|identity| identity.spiffe_id.clone())
 }
 
-const CASE_FIELDS: [&str; 16] = [
+const CASE_FIELDS: [&str; 17] = [
     "name",
+    "at",
     "from",
     "sourceIp",
     "remoteIp",
@@ -151,6 +153,7 @@ fn read_case(
         claims: fields
             .node("claims")
             .and_then(|node| read_claims(node, reader)),
+        at: read_time(&fields, reader)?,
         expect: expect?,
         policy: fields.text("policy", reader.problems).map(str::to_owned),
         rule: fields
@@ -158,6 +161,23 @@ fn read_case(
             .and_then(|node| integer(node, "rule", 1, 512, reader.problems)),
         from: from.ok()?,
     })
+}
+
+/// `at`; `None` when it is no time.
+fn read_time(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> Option<Timestamp> {
+    let Some(written) = fields.text("at", reader.problems) else {
+        return Some(Timestamp::default());
+    };
+    let found = Timestamp::parse_rfc3339(written);
+    if found.is_none() {
+        let at = fields.node("at").map_or(fields.at, |node| node.at);
+        let help = Some("write it like `2026-01-31T12:00:00Z`".to_owned());
+        let message = format!("`{}` is not a time of RFC 3339", excerpt(written));
+        reader
+            .problems
+            .error_with_help(at, "bad-value", message, help);
+    }
+    found
 }
 
 /// What is wrong was reported where it stands.

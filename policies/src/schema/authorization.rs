@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ravelin_proto::time::Timestamp;
+
 use crate::matcher::Pattern;
 use crate::object::{Labels, Location, Metadata};
 
@@ -14,19 +16,31 @@ pub struct AuthorizationPolicy {
     pub location: Location,
     /// Whom it holds for; `None`: everyone in its namespace (rule 65).
     pub selector: Option<Labels>,
+    /// It names gateways or services by `targetRefs`: on a sidecar it holds for nobody (rule 67).
+    pub has_target_refs: bool,
     /// What a match means.
     pub effect: Effect,
+    /// The external authorizer of a CUSTOM policy, by its name in `extensionProviders` (rule 60).
+    pub provider: Option<String>,
+    /// It is judged beside the others and never enforced (rule 64).
+    pub is_dry_run: bool,
+    /// When it holds; outside of it the policy does not exist.
+    pub window: Window,
     /// Any of them matches (rule 8); empty: never (rule 11).
     pub rules: Arc<[Rule]>,
 }
 
-/// `spec.action`. AUDIT and CUSTOM are refused by name on load.
+/// `spec.action`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
     /// A match allows, unless a DENY matches too.
     Allow,
     /// A match denies.
     Deny,
+    /// A match marks the call for the decision log and decides nothing (rule 7).
+    Audit,
+    /// A match asks an external authorizer before everything else (rule 6).
+    Custom,
 }
 
 impl Effect {
@@ -35,7 +49,31 @@ impl Effect {
         match self {
             Self::Allow => "ALLOW",
             Self::Deny => "DENY",
+            Self::Audit => "AUDIT",
+            Self::Custom => "CUSTOM",
         }
+    }
+}
+
+/// The annotations `ravelin.dev/not-before` and `ravelin.dev/not-after`: when a policy holds. Ours; with either of
+/// them a match is always audited, since such a policy breaks a rule for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Window {
+    /// From this moment on.
+    pub not_before: Option<Timestamp>,
+    /// Before this moment.
+    pub not_after: Option<Timestamp>,
+}
+
+impl Window {
+    /// True without either bound.
+    pub fn is_always(&self) -> bool {
+        self.not_before.is_none() && self.not_after.is_none()
+    }
+
+    /// Does the policy exist at this moment?
+    pub fn contains(&self, now: Timestamp) -> bool {
+        self.not_before.is_none_or(|from| from <= now) && self.not_after.is_none_or(|to| now < to)
     }
 }
 
@@ -63,6 +101,8 @@ pub(crate) struct Clause {
     /// As it stands in the file: `notPaths`, `request.headers[x-a]`.
     pub(crate) name: String,
     pub(crate) is_negative: bool,
+    /// Every pattern has to match some element of a list claim (ours, by annotation; rule 22).
+    pub(crate) is_all_of: bool,
     pub(crate) patterns: Vec<Pattern>,
     /// As it stands in the file.
     pub(crate) values: Vec<String>,

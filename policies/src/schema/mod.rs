@@ -10,9 +10,11 @@ mod service_entry;
 pub use authentication::{
     JwtRule, KeyOrigin, PeerAuthentication, PeerMode, RequestAuthentication, TokenPlace,
 };
-pub use authorization::{AuthorizationPolicy, Effect, Rule};
+pub use authorization::{AuthorizationPolicy, Effect, Rule, Window};
 pub(crate) use authorization::{Clause, Field};
-pub use config::{IdentityDefaults, MeshConfig};
+pub use config::{
+    CheckProtocol, CheckedBody, ExtensionProvider, HeaderPattern, IdentityDefaults, MeshConfig,
+};
 pub use identity::{Launch, LaunchProtocol, WorkloadIdentity};
 pub use policy_test::{Expectation, PolicyTest, TestCase};
 pub use service_entry::{Endpoint, ServiceEntry, ServicePort, ServiceProtocol, WorkloadEntry};

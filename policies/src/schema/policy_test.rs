@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ravelin_proto::spiffe_id::SpiffeId;
+use ravelin_proto::time::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::object::{Location, Metadata};
@@ -51,6 +52,8 @@ pub struct TestCase {
     pub headers: Vec<(String, String)>,
     /// `claims` of a token that was accepted.
     pub claims: Option<Map<String, Value>>,
+    /// `at`: when, in RFC 3339; by default 1970-01-01, when only policies without `ravelin.dev/not-before` hold.
+    pub at: Timestamp,
     /// `expect`.
     pub expect: Expectation,
     /// `policy`: `NAMESPACE/NAME` or `NAME` that must decide.

@@ -5,9 +5,13 @@ use std::net::IpAddr;
 
 use ravelin_policies::*;
 use ravelin_proto::spiffe_id::SpiffeId;
+use ravelin_proto::time::Timestamp;
 use serde_json::Value;
 
-pub const CONFIG: &str = "apiVersion: ravelin.dev/v1\nkind: MeshConfig\nspec: {trustDomain: shop.example, trustDomainAliases: [old.example]}\n";
+/// When every call of these tests happens.
+pub const NOW: Timestamp = Timestamp::from_unix_secs(1_800_000_000);
+
+pub const CONFIG: &str = "apiVersion: ravelin.dev/v1\nkind: MeshConfig\nspec: {trustDomain: shop.example, trustDomainAliases: [old.example], jwt: {typedClaims: true}}\n";
 
 pub const IDENTITIES: &str = "
 apiVersion: ravelin.dev/v1
@@ -197,6 +201,7 @@ impl Call {
             path: &path,
             headers: &self.headers,
             identity: &self.identity(),
+            now: NOW,
         })
     }
 
@@ -210,6 +215,7 @@ impl Call {
             path: &path,
             headers: &self.headers,
             identity: &self.identity(),
+            now: NOW,
         })
     }
 
@@ -218,6 +224,6 @@ impl Call {
     }
 
     pub fn tcp(&self, policies: &WorkloadPolicies) -> Decision {
-        policies.authorize_tcp(&self.connection())
+        policies.authorize_tcp(&self.connection(), NOW)
     }
 }

@@ -290,6 +290,7 @@ impl PeerConnection {
             path,
             headers: &headers,
             identity,
+            now: self.worker.now(),
         };
         let decision = snapshot.policies.authorize_http(&call);
         note(open, |record| record.verdict = verdict(&decision));

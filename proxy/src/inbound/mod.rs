@@ -233,11 +233,11 @@ fn verdict(decision: &ravelin_policies::Decision) -> Verdict {
         is_allowed: decision.is_allowed,
         code: decision.code,
         policy: decision
-            .policy
+            .by
             .as_ref()
-            .map(ToString::to_string)
+            .map(|by| by.policy.to_string())
             .unwrap_or_default(),
-        rule: decision.rule.unwrap_or(0),
+        rule: decision.by.as_ref().map_or(0, |by| by.rule),
         revision: decision.revision,
         reason: String::new(),
     }

@@ -35,7 +35,10 @@ pub async fn serve(
         return;
     };
     let connection = policy_connection(&inbound, &accepted.peer, source, &accepted.stream);
-    let decision = accepted.snapshot.policies.authorize_tcp(&connection);
+    let decision = accepted
+        .snapshot
+        .policies
+        .authorize_tcp(&connection, worker.now());
     let started = tokio::time::Instant::now();
     let mut record = CallRecord::new(Arc::clone(&accepted.facts), worker.now(), worker.call_id());
     record.verdict = verdict(&decision);
