@@ -132,6 +132,52 @@ pub struct JwkSet {
     pub refresh_hint_secs: Option<u64>,
 }
 
+/// What became of one key of a set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadKey {
+    /// A public key.
+    Usable(Jwk),
+    /// A key that stood there with its private half, which is not kept; its public half, if it is of a known kind
+    /// (threat 48).
+    Private(Option<Jwk>),
+    /// A shared secret (`kty: oct`), which never checks a signature here (threat 44).
+    Symmetric,
+    /// Of a type or curve that is not known here, or not for checking signatures (B-4).
+    Unknown,
+    /// Recognised, and broken.
+    Broken(&'static str),
+}
+
+impl ReadKey {
+    fn of(key: &Value) -> Self {
+        let Some(key) = key.as_object() else {
+            return Self::Broken("it is not an object");
+        };
+        let has = |names: &[&str]| names.iter().any(|name| key.contains_key(*name));
+        if has(&["k"]) || key.get("kty").and_then(Value::as_str) == Some("oct") {
+            return Self::Symmetric;
+        }
+        let is_private = has(&["d", "p", "q", "dp", "dq", "qi", "oth"]);
+        match Jwk::from_members(key) {
+            Ok(key) if is_private => Self::Private(key),
+            Ok(Some(key)) => Self::Usable(key),
+            Ok(None) => Self::Unknown,
+            Err(reason) => Self::Broken(reason),
+        }
+    }
+}
+
+fn members(object: &Map<String, Value>) -> Result<&Vec<Value>, JwksError> {
+    let keys = object
+        .get("keys")
+        .and_then(Value::as_array)
+        .ok_or(JwksError::NotKeySet)?;
+    if keys.len() > JWKS_KEYS_MAX {
+        return Err(JwksError::TooLarge);
+    }
+    Ok(keys)
+}
+
 impl JwkSet {
     /// Parses a key set. A key of an unknown type or curve is left out; a broken or private one
     /// refuses the whole set.
@@ -140,36 +186,31 @@ impl JwkSet {
             return Err(JwksError::TooLarge);
         }
         let object = parse_object(text.as_bytes()).ok_or(JwksError::NotKeySet)?;
-        let keys = object
-            .get("keys")
-            .and_then(Value::as_array)
-            .ok_or(JwksError::NotKeySet)?;
-        if keys.len() > JWKS_KEYS_MAX {
-            return Err(JwksError::TooLarge);
-        }
         let mut set = Self {
-            keys: Vec::with_capacity(keys.len()),
+            keys: Vec::new(),
             sequence: object.get("spiffe_sequence").and_then(Value::as_u64),
             refresh_hint_secs: object.get("spiffe_refresh_hint").and_then(Value::as_u64),
         };
-        for (index, key) in keys.iter().enumerate() {
-            let key = key.as_object().ok_or(JwksError::Key {
-                index,
-                reason: "it is not an object",
-            })?;
-            if ["d", "p", "q", "dp", "dq", "qi", "k"]
-                .iter()
-                .any(|name| key.contains_key(*name))
-            {
-                return Err(JwksError::PrivateKey(index));
-            }
-            if let Some(key) =
-                Jwk::from_members(key).map_err(|reason| JwksError::Key { index, reason })?
-            {
-                set.keys.push(key);
+        for (index, key) in members(&object)?.iter().enumerate() {
+            match ReadKey::of(key) {
+                ReadKey::Usable(key) => set.keys.push(key),
+                ReadKey::Unknown => {}
+                ReadKey::Private(_) | ReadKey::Symmetric => {
+                    return Err(JwksError::PrivateKey(index));
+                }
+                ReadKey::Broken(reason) => return Err(JwksError::Key { index, reason }),
             }
         }
         Ok(set)
+    }
+
+    /// Parses a key set of somebody else key by key, for those who take what is good of it and report the rest.
+    pub fn parse_each(text: &str) -> Result<Vec<ReadKey>, JwksError> {
+        if text.len() > JWKS_BYTES_MAX {
+            return Err(JwksError::TooLarge);
+        }
+        let object = parse_object(text.as_bytes()).ok_or(JwksError::NotKeySet)?;
+        Ok(members(&object)?.iter().map(ReadKey::of).collect())
     }
 
     /// The keys that carry this `kid`.
@@ -233,7 +274,7 @@ impl Jwk {
             && self
                 .alg
                 .as_deref()
-                .is_none_or(|alg| alg == algorithm.name())
+                .is_none_or(|alg| JwsAlgorithm::from_name(alg) == Some(algorithm))
     }
 
     /// As JSON, with `x5c` in standard base64 (RFC 7517 4.7).
@@ -262,6 +303,18 @@ impl Jwk {
 
     fn from_members(object: &Map<String, Value>) -> Result<Option<Self>, &'static str> {
         let member = |name: &str| object.get(name).and_then(Value::as_str);
+        for name in ["kty", "kid", "use", "alg", "crv"] {
+            if object.get(name).is_some_and(|value| !value.is_string()) {
+                return Err("a parameter that is text has another type");
+            }
+        }
+        // SPEC: RFC 7517 4.3: a key that lists its operations is used for no other.
+        if let Some(operations) = object.get("key_ops") {
+            let operations = operations.as_array().ok_or("`key_ops` is not an array")?;
+            if !operations.iter().any(|operation| operation == "verify") {
+                return Ok(None);
+            }
+        }
         let bytes = |name: &str| {
             member(name)
                 .and_then(|text| URL_SAFE_NO_PAD.decode(text).ok())
@@ -424,6 +477,47 @@ mod tests {
         assert_eq!(JwkSet::parse(r#"{"keys":{}}"#), Err(JwksError::NotKeySet));
         assert_eq!(
             JwkSet::parse(&" ".repeat(JWKS_BYTES_MAX + 1)),
+            Err(JwksError::TooLarge)
+        );
+    }
+
+    #[test]
+    fn threat_48_keys_of_somebody_else_are_read_one_by_one_and_secrets_are_never_kept() {
+        let private = P256.replace("\"kid\"", "\"d\":\"AAAA\",\"kid\"");
+        let encrypting = P256.replace("\"kid\"", "\"key_ops\":[\"deriveKey\"],\"kid\"");
+        let keys = [
+            P256,
+            &private,
+            r#"{"kty":"EC","crv":"secp256k1","d":"AAAA"}"#,
+            r#"{"kty":"oct","k":"AAAA"}"#,
+            r#"{"kty":"oct"}"#,
+            r#"{"kty":"XX"}"#,
+            &encrypting,
+            r#"{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}"#,
+            r#"{"kty":"EC","crv":"P-256","kid":7}"#,
+            "7",
+        ];
+        let read = JwkSet::parse_each(&format!("{{\"keys\":[{}]}}", keys.join(","))).unwrap();
+        let public = set(P256).unwrap().keys[0].clone();
+        assert_eq!(
+            read,
+            [
+                ReadKey::Usable(public.clone()),
+                ReadKey::Private(Some(public)),
+                ReadKey::Private(None),
+                ReadKey::Symmetric,
+                ReadKey::Symmetric,
+                ReadKey::Unknown,
+                ReadKey::Unknown,
+                ReadKey::Broken("a coordinate does not have its curve's length"),
+                ReadKey::Broken("a parameter that is text has another type"),
+                ReadKey::Broken("it is not an object"),
+            ]
+        );
+        assert!(JwkSet::parse_each("{}").is_err());
+        let many = vec![r#"{"kty":"XX"}"#; JWKS_KEYS_MAX + 1].join(",");
+        assert_eq!(
+            JwkSet::parse_each(&format!("{{\"keys\":[{many}]}}")),
             Err(JwksError::TooLarge)
         );
     }

@@ -75,8 +75,12 @@ impl JwsAlgorithm {
         ("EdDSA", Self::EdDsa),
     ];
 
-    /// By its registered name, case-sensitive (RFC 7518 3.1). `none` and HMAC have none.
+    /// By its registered name, case-sensitive (RFC 7518 3.1). `none` and HMAC have none. `Ed25519` is the newer
+    /// name of what `EdDSA` means here (RFC 9864).
     pub fn from_name(name: &str) -> Option<Self> {
+        if name == "Ed25519" {
+            return Some(Self::EdDsa);
+        }
         Self::NAMES
             .iter()
             .find(|(known, _)| *known == name)

@@ -18,6 +18,7 @@
 pub mod bundle;
 pub mod convert;
 pub mod entry;
+pub mod http_url;
 pub mod jwks;
 pub mod jws;
 pub mod jwt_svid;
