@@ -125,7 +125,10 @@ impl WorkloadPolicies {
         let jwt_rules = set
             .request_authentications
             .iter()
-            .filter(|object| holds_for(workload, &object.metadata, object.selector.as_ref(), root))
+            .filter(|object| {
+                !object.has_target_refs
+                    && holds_for(workload, &object.metadata, object.selector.as_ref(), root)
+            })
             .flat_map(|object| object.rules.iter().cloned())
             .collect();
         Ok(Self {

@@ -27,7 +27,8 @@ mod template;
 mod test_run;
 
 pub use authenticate::{
-    AuthRefusal, KeySource, RequestAuthentications, RequestView, SignatureVerifier,
+    AuthRefusal, KeySource, Presented, RequestAuthentications, RequestView, SignatureVerifier,
+    Verified,
 };
 pub use call::{Connection, HeaderView, HttpCall, RequestIdentity};
 pub use compile::{CompileError, WorkloadPolicies};
@@ -43,10 +44,10 @@ pub use object::{Labels, Location, Metadata, ObjectRecord, Workload};
 pub use path::{NormalizedPath, PathNormalization, PathRefusal, normalize};
 pub use schema::{
     AuthorizationPolicy, CheckProtocol, CheckedBody, Effect, Endpoint, Expectation,
-    ExtensionProvider, HeaderPattern, IdentityDefaults, JwtRule, KeyOrigin, Launch, LaunchProtocol,
-    MeshConfig, PeerAuthentication, PeerMode, PolicyTest, RequestAuthentication, Rule,
-    ServiceEntry, ServicePort, ServiceProtocol, TestCase, TokenPlace, Window, WorkloadEntry,
-    WorkloadIdentity,
+    ExtensionProvider, HeaderPattern, IdentityDefaults, JwtRule, KeyAddress, KeyOrigin, Launch,
+    LaunchProtocol, MeshConfig, PeerAuthentication, PeerMode, PolicyTest, RemoteKeys,
+    RequestAuthentication, Rule, ServiceEntry, ServicePort, ServiceProtocol, TestCase, TokenPlace,
+    Window, WorkloadEntry, WorkloadIdentity,
 };
 pub use set::MeshSet;
 pub use source::{SourceFile, set_digest};

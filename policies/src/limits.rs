@@ -62,6 +62,12 @@ pub const CASES_MAX: usize = 1_000;
 pub const TARGET_BYTES_MAX: usize = 64 * 1024;
 /// Most tokens that one request may present.
 pub const TOKENS_MAX: usize = 8;
+/// How long one fetch of keys may take where the rule does not say (rule 76).
+pub const KEY_FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Shortest and longest time that a rule may give one fetch of keys.
+pub const KEY_FETCH_TIMEOUT_MIN: Duration = Duration::from_millis(1);
+/// See [`KEY_FETCH_TIMEOUT_MIN`].
+pub const KEY_FETCH_TIMEOUT_MAX: Duration = Duration::from_mins(1);
 /// Most keys that are tried for one token.
 pub const KEY_TRIES_MAX: usize = 8;
 /// Shortest and longest life of an SVID that a file may ask for.

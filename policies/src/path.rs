@@ -2,6 +2,8 @@
 //!
 //! A single pass: double encodings, overlong UTF-8, `;` parameters and letter case stay as they are (rule 89).
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use crate::limits;
@@ -61,8 +63,8 @@ impl NormalizedPath {
         let kept: Vec<&str> = query
             .split('&')
             .filter(|pair| {
-                let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
-                !names.iter().any(|removed| removed == name)
+                let name = decoded(pair.split_once('=').map_or(*pair, |(name, _)| name));
+                !names.iter().any(|removed| removed.as_bytes() == &*name)
             })
             .collect();
         let kept = kept.join("&");
@@ -80,6 +82,28 @@ impl NormalizedPath {
             path_bytes: path.len(),
         }
     }
+}
+
+/// A name or value of a query, percent-decoded; what is not an escape stays as it is.
+pub(crate) fn decoded(text: &str) -> Cow<'_, [u8]> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text.as_bytes());
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let escaped = after
+            .first_chunk::<2>()
+            .filter(|digits| *byte == b'%' && digits.iter().all(u8::is_ascii_hexdigit))
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(escaped.unwrap_or(*byte));
+        rest = match escaped {
+            Some(_) => after.get(2..).unwrap_or_default(),
+            None => after,
+        };
+    }
+    Cow::Owned(bytes)
 }
 
 /// Why a path is not judged at all: the answer is 400.

@@ -84,7 +84,6 @@ fn what_is_known_but_not_done_is_refused_by_name() {
         ("kind", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec: {}\n".into(), "kind-not-supported"),
         ("version", with("{}").replace("security.istio.io/v1", "security.istio.io/v2"), "bad-api-version"),
         ("peer mode", "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec: {mtls: {mode: PERMISSIVE}}\n".into(), "not-supported"),
-        ("http keys", "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: a}\nspec: {jwtRules: [{issuer: a, jwksUri: 'https://a/k'}]}\n".into(), "not-supported"),
         ("template", "apiVersion: ravelin.dev/v1\nkind: WorkloadIdentity\nmetadata: {name: a}\nspec: {selectors: ['unix:uid:1'], spiffeId: '/host/{agent.name}'}\n".into(), "not-supported"),
     ] {
         let found = errors(&text);

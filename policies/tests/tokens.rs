@@ -9,6 +9,8 @@
 
 mod support;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -37,20 +39,39 @@ impl SignatureVerifier for KidIsSignature {
     }
 }
 
-struct Bundles(Option<Arc<JwkSet>>);
+/// A bundle of `shop.example`, fetched keys by address, and the addresses whose keys were missed.
+#[derive(Default)]
+struct Bundles {
+    bundle: Option<Arc<JwkSet>>,
+    fetched: BTreeMap<String, Arc<JwkSet>>,
+    missed: RefCell<Vec<String>>,
+}
 
 impl KeySource for Bundles {
     fn jwt_bundle(&self, trust_domain: &TrustDomain) -> Option<Arc<JwkSet>> {
-        self.0
+        self.bundle
             .clone()
             .filter(|_| trust_domain.as_str() == "shop.example")
     }
+
+    fn fetched_keys(&self, address: &KeyAddress) -> Option<Arc<JwkSet>> {
+        self.fetched.get(&address.to_string()).cloned()
+    }
+
+    fn note_missing_key(&self, address: &KeyAddress) {
+        self.missed.borrow_mut().push(address.to_string());
+    }
+}
+
+fn set_of(keys: &[String]) -> Arc<JwkSet> {
+    Arc::new(JwkSet::parse(&format!(r#"{{"keys":[{}]}}"#, keys.join(","))).unwrap())
 }
 
 fn bundle() -> Bundles {
-    Bundles(Some(Arc::new(
-        JwkSet::parse(&format!(r#"{{"keys":[{}]}}"#, key("b1"))).unwrap(),
-    )))
+    Bundles {
+        bundle: Some(set_of(&[key("b1")])),
+        ..Bundles::default()
+    }
 }
 
 fn token_with(header: &Value, claims: &Value, signature: &str) -> String {
@@ -115,6 +136,14 @@ fn bearer(tokens: &[&str]) -> Request {
 }
 
 fn run(policies: &WorkloadPolicies, request: &Request) -> Result<RequestIdentity, AuthRefusal> {
+    run_with(policies, request, &bundle())
+}
+
+fn run_with(
+    policies: &WorkloadPolicies,
+    request: &Request,
+    keys: &Bundles,
+) -> Result<RequestIdentity, AuthRefusal> {
     let view = RequestView {
         method: request.method,
         query: request.query.as_deref(),
@@ -122,7 +151,7 @@ fn run(policies: &WorkloadPolicies, request: &Request) -> Result<RequestIdentity
     };
     policies.authentication().authenticate(
         &view,
-        &bundle(),
+        keys,
         &KidIsSignature,
         Timestamp::from_unix_secs(NOW),
     )
@@ -385,13 +414,49 @@ fn rule_75_several_issuers_are_tried_and_an_unknown_one_is_refused() {
 #[test]
 fn rule_76_and_threat_a9_keys_come_from_one_place_or_the_set_is_refused() {
     let set_of = |keys: &str| format!("  - {{issuer: idp, jwks: '{{\"keys\":[{keys}]}}'}}\n");
-    let private = key("k1").replace("\"kid\"", "\"d\":\"AAAA\",\"kid\"");
     for (name, rules, want) in [
         ("both", rule(", jwksFile: keys.json"), "bad-combination"),
         (
-            "none: discovery",
+            "none, and the issuer is no address: nothing to discover",
             "  - {issuer: idp}\n".to_owned(),
-            "not-supported",
+            "no-keys",
+        ),
+        (
+            "an issuer with a query",
+            "  - {issuer: 'https://idp.example/?x'}\n".to_owned(),
+            "no-keys",
+        ),
+        (
+            "no issuer, no address",
+            "  - {audiences: [payments]}\n".to_owned(),
+            "missing-field",
+        ),
+        (
+            "both inline and fetched",
+            rule(", jwksUri: 'https://idp.example/keys'"),
+            "bad-combination",
+        ),
+        (
+            "46 user information",
+            "  - {issuer: idp, jwksUri: 'https://a:b@idp.example/keys'}\n".to_owned(),
+            "bad-value",
+        ),
+        ("timeout too long", rule(", timeout: 1h"), "bad-duration"),
+        ("timeout zero", rule(", timeout: 0s"), "bad-duration"),
+        (
+            "timeout without unit",
+            rule(", timeout: '5'"),
+            "bad-duration",
+        ),
+        (
+            "only a secret that is shared",
+            set_of("{\"kty\":\"oct\",\"k\":\"AAAA\"}"),
+            "bad-key-set",
+        ),
+        (
+            "one key is broken",
+            set_of("{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"AA\",\"y\":\"AA\"}"),
+            "bad-key-set",
         ),
         (
             "no issuer",
@@ -403,7 +468,6 @@ fn rule_76_and_threat_a9_keys_come_from_one_place_or_the_set_is_refused() {
             "  - {issuer: idp, jwks: 'x'}\n".to_owned(),
             "bad-key-set",
         ),
-        ("private key", set_of(&private), "bad-key-set"),
         ("no usable key", set_of(""), "bad-key-set"),
         (
             "missing file",
@@ -495,7 +559,7 @@ fn keys_of_a_trust_domain_speak_for_its_own_members_alone() {
     };
     let found = policies.authentication().authenticate(
         &view,
-        &Bundles(None),
+        &Bundles::default(),
         &KidIsSignature,
         Timestamp::from_unix_secs(NOW),
     );
@@ -672,5 +736,369 @@ fn rule_80_authentication_and_policy_join_as_the_matrix_says() {
             want,
             "{name}"
         );
+    }
+}
+
+#[test]
+fn rule_76_keys_are_fetched_from_an_address_or_found_by_the_issuers_discovery_document() {
+    let remote = |rules: &str| {
+        compile(&authentication(rules))
+            .authentication()
+            .remote_keys()
+    };
+    for (name, rules, want, secs) in [
+        (
+            "address",
+            "  - {issuer: idp, jwksUri: 'https://idp.example/keys'}\n",
+            "https://idp.example/keys",
+            5,
+        ),
+        (
+            "address, with a timeout",
+            "  - {issuer: idp, jwksUri: 'https://idp.example/keys', timeout: 9s}\n",
+            "https://idp.example/keys",
+            9,
+        ),
+        (
+            "one address, the longest timeout",
+            "  - {issuer: a, jwksUri: 'https://idp.example/keys', timeout: 9s}\n  - {issuer: b, jwksUri: 'https://idp.example/keys', timeout: 2s}\n",
+            "https://idp.example/keys",
+            9,
+        ),
+        (
+            "discovery",
+            "  - {issuer: 'https://idp.example'}\n",
+            "https://idp.example",
+            5,
+        ),
+    ] {
+        let found = remote(rules);
+        let found: Vec<(String, u64)> = found
+            .iter()
+            .map(|(address, timeout)| (address.to_string(), timeout.as_secs()))
+            .collect();
+        assert_eq!(found, [(want.to_owned(), secs)], "{name}");
+    }
+    assert!(remote(&rule("")).is_empty(), "inline keys are not fetched");
+}
+
+#[test]
+fn rule_76_what_is_taken_with_a_warning_is_named() {
+    let private = key("k1").replace("\"kid\"", "\"d\":\"AAAA\",\"kid\"");
+    let inline = |keys: &str| format!("  - {{issuer: idp, jwks: '{{\"keys\":[{keys}]}}'}}\n");
+    let shared = format!("{},{}", key("k1"), r#"{"kty":"oct","k":"AAAA"}"#);
+    for (name, rules, want) in [
+        ("48 private half", inline(&private), vec!["private-key"]),
+        (
+            "48 shared secret beside a key",
+            inline(&shared),
+            vec!["private-key"],
+        ),
+        (
+            "46 plain text",
+            "  - {issuer: idp, jwksUri: 'http://idp.example/k'}\n".to_owned(),
+            vec!["plain-text-keys"],
+        ),
+        (
+            "46 plain text discovery",
+            "  - {issuer: 'http://idp.example'}\n".to_owned(),
+            vec!["plain-text-keys"],
+        ),
+        (
+            "any issuer",
+            "  - {jwksUri: 'https://idp.example/k'}\n".to_owned(),
+            vec!["any-issuer"],
+        ),
+        (
+            "any audience",
+            rule(", audiences: []"),
+            vec!["any-audience"],
+        ),
+        (
+            "empty lists are missing ones",
+            rule(
+                ", fromHeaders: [], fromParams: [], fromCookies: [], outputClaimToHeaders: [], spaceDelimitedClaims: []",
+            ),
+            vec![],
+        ),
+    ] {
+        assert_eq!(warnings(&authentication(&rules)), want, "{name}");
+    }
+    let policies = compile(&authentication(&inline(&private)));
+    assert_eq!(
+        code(run(&policies, &bearer(&[&token(&claims())]))),
+        (200, "token"),
+        "the public half is used"
+    );
+    let set = set(&authentication(&inline(&private)));
+    assert!(
+        !format!("{:?}", set.request_authentications).contains("AAAA"),
+        "threat 48: the private half is not kept"
+    );
+    let default = compile(&authentication(&rule(", fromHeaders: []")));
+    assert_eq!(
+        code(run(&default, &bearer(&[&token(&claims())]))),
+        (200, "token"),
+        "72: an empty list replaces no default"
+    );
+}
+
+#[test]
+fn a10_and_a9_absent_keys_are_a_no_and_a_missing_key_is_reported_for_its_own_address() {
+    let address = "https://idp.example/keys";
+    let policies = compile(&authentication(&format!(
+        "  - {{issuer: idp, jwksUri: '{address}'}}\n"
+    )));
+    let es = |kid: &str| json!({"alg": "ES256", "kid": kid});
+    let keys = |sets: Option<&[&str]>| Bundles {
+        fetched: sets
+            .map(|kids| {
+                let keys: Vec<String> = kids.iter().map(|kid| key(kid)).collect();
+                (address.to_owned(), set_of(&keys))
+            })
+            .into_iter()
+            .collect(),
+        ..Bundles::default()
+    };
+    let no_kid = json!({"alg": "ES256"});
+    for (name, sets, header, claims, signature, want, is_missed) in [
+        (
+            "no keys yet",
+            None,
+            es("k1"),
+            claims(),
+            "k1",
+            (401, "token_keys_missing"),
+            true,
+        ),
+        (
+            "empty set",
+            Some(&[][..]),
+            es("k1"),
+            claims(),
+            "k1",
+            (401, "token_keys_missing"),
+            true,
+        ),
+        (
+            "known",
+            Some(&["k1"][..]),
+            es("k1"),
+            claims(),
+            "k1",
+            (200, "token"),
+            false,
+        ),
+        (
+            "changed",
+            Some(&["k1"][..]),
+            es("k2"),
+            claims(),
+            "k2",
+            (401, "token_key_missing"),
+            true,
+        ),
+        (
+            "forged",
+            Some(&["k1"][..]),
+            es("k1"),
+            claims(),
+            "k2",
+            (401, "token_signature"),
+            false,
+        ),
+        (
+            "no kid, known",
+            Some(&["k1"][..]),
+            no_kid.clone(),
+            claims(),
+            "k1",
+            (200, "token"),
+            false,
+        ),
+        (
+            "no kid, changed",
+            Some(&["k1"][..]),
+            no_kid.clone(),
+            claims(),
+            "k2",
+            (401, "token_signature"),
+            true,
+        ),
+        (
+            "another issuer",
+            None,
+            es("k1"),
+            with("iss", json!("evil")),
+            "k1",
+            (401, "token_issuer"),
+            false,
+        ),
+    ] {
+        let keys = keys(sets);
+        let token = token_with(&header, &claims, signature);
+        let found = run_with(&policies, &bearer(&[&token]), &keys);
+        assert_eq!(code(found), want, "{name}");
+        let want: &[String] = if is_missed {
+            &[address.to_owned()]
+        } else {
+            &[]
+        };
+        assert_eq!(*keys.missed.borrow(), want, "{name}");
+    }
+}
+
+#[test]
+fn rule_76_without_an_issuer_the_keys_alone_decide() {
+    let address = "https://idp.example/keys";
+    let policies = compile(&authentication(&format!("  - {{jwksUri: '{address}'}}\n")));
+    let keys = Bundles {
+        fetched: [(address.to_owned(), set_of(&[key("k1")]))].into(),
+        ..Bundles::default()
+    };
+    for (claims, want) in [
+        (with("iss", json!("anyone")), Some("anyone/alice")),
+        (without("iss"), None),
+    ] {
+        let found = run_with(&policies, &bearer(&[&token(&claims)]), &keys).unwrap();
+        assert_eq!(found.principal.as_deref(), want);
+        assert_eq!(found.subject.as_deref(), Some("alice"));
+    }
+}
+
+#[test]
+fn threat_48_keys_for_another_use_check_no_token() {
+    let with_use =
+        |use_: &str| key("k1").replace("\"kid\"", &format!("\"use\":\"{use_}\",\"kid\""));
+    for (use_, want) in [
+        ("sig", (200, "token")),
+        ("jwt-svid", (200, "token")),
+        ("enc", (401, "token_key_missing")),
+        ("x509-svid", (401, "token_key_missing")),
+        ("wit-svid", (401, "token_key_missing")),
+        ("tls", (401, "token_key_missing")),
+    ] {
+        let policies = compile(&authentication(&format!(
+            "  - {{issuer: idp, jwks: '{{\"keys\":[{}]}}'}}\n",
+            with_use(use_)
+        )));
+        let found = run(&policies, &bearer(&[&token(&claims())]));
+        assert_eq!(code(found), want, "{use_}");
+    }
+    let two = format!("{},{}", key("k1"), key("k1"));
+    let policies = compile(&authentication(&format!(
+        "  - {{issuer: idp, jwks: '{{\"keys\":[{two}]}}'}}\n"
+    )));
+    let found = run(&policies, &bearer(&[&token(&claims())]));
+    assert_eq!(code(found), (200, "token"), "each key of one kid is tried");
+}
+
+#[test]
+fn rule_67_bound_to_a_gateway_it_loads_and_holds_for_nobody() {
+    let text = authentication(&rule("")).replace(
+        "spec:\n",
+        "spec:\n  targetRefs: [{kind: Gateway, group: gateway.networking.k8s.io, name: g}]\n",
+    );
+    assert!(compile(&text).authentication().is_empty());
+    assert_eq!(warnings(&text), ["holds-for-nobody"]);
+    let both = text.replace(
+        "spec:\n",
+        "spec:\n  selector: {matchLabels: {app: payments}}\n",
+    );
+    assert_eq!(errors(&both), ["bad-combination"]);
+}
+
+#[test]
+fn rule_72_a_token_that_the_application_would_find_is_found_here_too() {
+    let policies = compile(&authentication(&rule(
+        ", fromParams: [access_token], fromCookies: [c]",
+    )));
+    let bad = token(&with("exp", json!(1)));
+    let escaped: String = bad.replace('.', "%2E");
+    let query = |query: String| Request {
+        method: "GET",
+        query: Some(query),
+        headers: Vec::new(),
+    };
+    let cookie = |cookie: String| Request {
+        method: "GET",
+        query: None,
+        headers: vec![("cookie".into(), cookie)],
+    };
+    for (name, request) in [
+        ("escaped value", query(format!("access_token={escaped}"))),
+        ("escaped name", query(format!("access%5ftoken={bad}"))),
+        ("quoted cookie", cookie(format!("c=\"{bad}\""))),
+        (
+            "blanks around a cookie",
+            cookie(format!("a=b;  c = {bad} ")),
+        ),
+        (
+            "second of one name",
+            cookie(format!("c={}; c={bad}", token(&claims()))),
+        ),
+    ] {
+        assert_eq!(
+            code(run(&policies, &request)),
+            (401, "token_expired"),
+            "{name}"
+        );
+    }
+    let good = token(&claims()).replace('.', "%2e");
+    let request = query(format!("x=1&access%5Ftoken={good}"));
+    let found = run(&policies, &request).unwrap();
+    let path = policies
+        .normalize(&format!("/a?x=1&access%5Ftoken={good}"))
+        .unwrap();
+    assert_eq!(
+        path.without_params(&found.remove_params).as_target(),
+        "/a?x=1",
+        "79: and it goes no further"
+    );
+}
+
+#[test]
+fn what_was_verified_holds_exactly_while_every_comparison_with_the_time_comes_out_the_same() {
+    let second = rule("").replace("idp", "second").replace("k1", "k9");
+    let policies = compile(&(authentication(&rule("")) + &second));
+    let authentication = policies.authentication();
+    let es9 = json!({"alg": "ES256", "kid": "k9"});
+    let mut times = claims();
+    times["nbf"] = json!(NOW - 50);
+    let expired = token_with(&es9, &with("iss", json!("second")), "k9");
+    for (name, tokens) in [
+        ("one", vec![token(&claims())]),
+        ("one with a start", vec![token(&times)]),
+        (
+            "two that agree",
+            vec![token(&claims()), token(&with("exp", json!(NOW + 50)))],
+        ),
+        ("one of each issuer", vec![token(&times), expired]),
+    ] {
+        let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+        let request = bearer(&tokens);
+        let view = RequestView {
+            method: "GET",
+            query: None,
+            headers: &request.headers,
+        };
+        let presented = authentication.present(&view).unwrap();
+        let judge = |now: i64| {
+            let now = Timestamp::from_unix_secs(now);
+            authentication.verify(&presented, &bundle(), &KidIsSignature, now)
+        };
+        for now in (NOW - 200..NOW + 300).step_by(10) {
+            let Ok(verified) = judge(now) else { continue };
+            for later in (NOW - 200..NOW + 300).step_by(10) {
+                if !verified.holds_at(Timestamp::from_unix_secs(later)) {
+                    continue;
+                }
+                let anew = judge(later);
+                assert!(
+                    anew.is_ok_and(|anew| anew.identity(&view) == verified.identity(&view)),
+                    "{name}: judged at {now}, remembered at {later}"
+                );
+            }
+        }
     }
 }

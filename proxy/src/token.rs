@@ -11,7 +11,7 @@ use http::StatusCode;
 use http::request::Parts;
 use quick_cache::unsync::Cache;
 use ravelin_policies::{
-    AuthRefusal, HeaderView, KeySource, NormalizedPath, RequestIdentity, RequestView,
+    AuthRefusal, HeaderView, KeyAddress, KeySource, NormalizedPath, RequestIdentity, RequestView,
     SignatureVerifier,
 };
 use ravelin_proto::jwks::{Jwk, JwkKey, JwkSet};
@@ -114,6 +114,12 @@ impl KeySource for Keys<'_> {
     fn jwt_bundle(&self, trust_domain: &TrustDomain) -> Option<Arc<JwkSet>> {
         self.0.token_keys.get(trust_domain).cloned()
     }
+
+    fn fetched_keys(&self, _: &KeyAddress) -> Option<Arc<JwkSet>> {
+        None
+    }
+
+    fn note_missing_key(&self, _: &KeyAddress) {}
 }
 
 impl SignatureVerifier for TokenCache {

@@ -11,7 +11,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Args;
 use ravelin_policies::{
-    Connection, HttpCall, KeySource, MeshSet, RequestView, SignatureVerifier, WorkloadPolicies,
+    Connection, HttpCall, KeyAddress, KeySource, MeshSet, RequestView, SignatureVerifier,
+    WorkloadPolicies,
 };
 use ravelin_proto::jwks::{Curve, Jwk, JwkKey, JwkSet};
 use ravelin_proto::jws::JwsAlgorithm;
@@ -268,8 +269,8 @@ fn token(
 
 struct AnyKey;
 
-impl KeySource for AnyKey {
-    fn jwt_bundle(&self, _: &TrustDomain) -> Option<Arc<JwkSet>> {
+impl AnyKey {
+    fn set() -> Arc<JwkSet> {
         let key = Jwk {
             key: JwkKey::Ec {
                 curve: Curve::P256,
@@ -281,12 +282,24 @@ impl KeySource for AnyKey {
             alg: None,
             x5c: Vec::new(),
         };
-        Some(Arc::new(JwkSet {
+        Arc::new(JwkSet {
             keys: vec![key],
             sequence: None,
             refresh_hint_secs: None,
-        }))
+        })
     }
+}
+
+impl KeySource for AnyKey {
+    fn jwt_bundle(&self, _: &TrustDomain) -> Option<Arc<JwkSet>> {
+        Some(Self::set())
+    }
+
+    fn fetched_keys(&self, _: &KeyAddress) -> Option<Arc<JwkSet>> {
+        Some(Self::set())
+    }
+
+    fn note_missing_key(&self, _: &KeyAddress) {}
 }
 
 struct AnySignature;

@@ -1,29 +1,44 @@
 //! One token against one rule, and several accepted tokens into one identity.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ravelin_proto::jwks::{Jwk, JwkSet};
 use ravelin_proto::jws::CompactJws;
 use ravelin_proto::jwt_svid::{audiences, numeric_date};
-use ravelin_proto::spiffe_id::SpiffeId;
+use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
 use ravelin_proto::time::Timestamp;
 use serde_json::{Map, Value};
 
-use super::{
-    AuthRefusal, KeySource, RequestAuthentications, RequestView, SignatureVerifier, claim_headers,
-    places,
-};
+use super::window::Window;
+use super::{AuthRefusal, KeySource, SignatureVerifier, claim_headers};
 use crate::call::RequestIdentity;
 use crate::diagnostic::excerpt;
 use crate::limits;
-use crate::schema::{JwtRule, KeyOrigin, TokenPlace};
+use crate::schema::{JwtRule, KeyAddress, KeyOrigin, TokenPlace};
 
-/// A token that a rule accepts.
-pub(super) struct Accepted {
-    rule: Arc<JwtRule>,
-    place: TokenPlace,
-    payload: Vec<u8>,
+/// A token taken apart, for every rule that looks at it. Nothing of it is proven.
+pub(super) struct Parsed<'t> {
+    jws: CompactJws<'t>,
     claims: Map<String, Value>,
+}
+
+impl<'t> Parsed<'t> {
+    pub(super) fn of(token: &'t str) -> Result<Self, TokenFault> {
+        let jws = CompactJws::parse(token)
+            .map_err(|_| TokenFault::Malformed("it is not a signed token within the limits"))?;
+        let claims = jws.claims().map_err(|_| {
+            TokenFault::Malformed("its payload is not a JSON object within the limits")
+        })?;
+        Ok(Self { jws, claims })
+    }
+}
+
+/// A token that a rule accepts, and where it stands.
+pub(super) struct Accepted<'t> {
+    pub(super) rule: &'t Arc<JwtRule>,
+    pub(super) place: Option<&'t TokenPlace>,
+    pub(super) token: &'t Parsed<'t>,
 }
 
 /// Why a rule does not accept a token.
@@ -109,115 +124,142 @@ impl TokenFault {
     }
 }
 
-/// Every check of one token: form, issuer, signature, then time and audience of claims that are proven.
-pub(super) fn check(
-    rule: &Arc<JwtRule>,
-    place: &TokenPlace,
-    token: &str,
-    settings: &RequestAuthentications,
-    keys: &dyn KeySource,
-    verifier: &dyn SignatureVerifier,
-    now: Timestamp,
-) -> Result<Accepted, TokenFault> {
-    let jws = CompactJws::parse(token)
-        .map_err(|_| TokenFault::Malformed("it is not a signed token within the limits"))?;
-    let claims = jws
-        .claims()
-        .map_err(|_| TokenFault::Malformed("its payload is not a JSON object within the limits"))?;
-    match claims.get("iss") {
-        Some(Value::String(issuer)) if *issuer == rule.issuer => {}
-        Some(Value::String(issuer)) => return Err(TokenFault::Issuer(issuer.clone())),
-        _ => return Err(TokenFault::Issuer(String::new())),
-    }
-    match &rule.keys {
-        KeyOrigin::Inline(set) => check_signature(&jws, set, verifier)?,
-        KeyOrigin::TrustDomain(trust_domain) => {
-            // SPEC: JWT-SVID 4: keys of a trust domain speak for its own members alone.
-            let subject = claims
-                .get("sub")
-                .and_then(Value::as_str)
-                .and_then(|sub| SpiffeId::parse(sub).ok());
-            let is_type_fine = matches!(jws.typ.as_deref(), None | Some("JWT" | "JOSE"));
-            if !subject.is_some_and(|id| id.is_member_of(trust_domain) && !id.is_root()) {
-                return Err(TokenFault::Subject);
-            }
-            if !jws.algorithm.is_svid_algorithm() || !is_type_fine {
-                return Err(TokenFault::Malformed(
-                    "its algorithm or type is not one of a JWT-SVID",
-                ));
-            }
-            let set = keys
-                .jwt_bundle(trust_domain)
-                .ok_or(TokenFault::KeysMissing)?;
-            check_signature(&jws, &set, verifier)?;
-        }
-    }
-    check_times(&claims, settings, now)?;
-    check_audience(rule, &claims)?;
-    Ok(Accepted {
-        rule: Arc::clone(rule),
-        place: place.clone(),
-        payload: jws.payload,
-        claims,
-    })
+/// What tokens are checked against.
+pub(super) struct Check<'c> {
+    pub(super) keys: &'c dyn KeySource,
+    pub(super) verifier: &'c dyn SignatureVerifier,
+    pub(super) clock_skew: Duration,
+    pub(super) is_expiry_required: bool,
+    pub(super) now: Timestamp,
+    /// How long the answers given so far stay what they are.
+    pub(super) window: Window,
 }
 
-fn check_signature(
-    jws: &CompactJws<'_>,
-    set: &JwkSet,
-    verifier: &dyn SignatureVerifier,
-) -> Result<(), TokenFault> {
-    if set.keys.is_empty() {
-        return Err(TokenFault::KeysMissing);
+impl Check<'_> {
+    /// Every check of one token by one rule: issuer, signature, then time and audience of claims that are proven.
+    pub(super) fn accept(&mut self, rule: &JwtRule, token: &Parsed<'_>) -> Result<(), TokenFault> {
+        check_issuer(rule, &token.claims)?;
+        match &rule.keys {
+            KeyOrigin::Inline(set) => self.check_signature(&token.jws, set, is_for_tokens)?,
+            KeyOrigin::TrustDomain(trust_domain) => self.check_svid(token, trust_domain)?,
+            KeyOrigin::Remote(remote) => self.check_fetched(&token.jws, &remote.address)?,
+        }
+        self.check_times(&token.claims)?;
+        check_audience(rule, &token.claims)
     }
-    let fits = |key: &&Jwk| {
-        let is_named = match (&jws.key_id, &key.kid) {
-            (Some(wanted), Some(kid)) => wanted == kid,
-            _ => true,
+
+    // SPEC: JWT-SVID 4: keys of a trust domain speak for its own members alone.
+    fn check_svid(&self, token: &Parsed<'_>, trust_domain: &TrustDomain) -> Result<(), TokenFault> {
+        let subject = token.claims.get("sub").and_then(Value::as_str);
+        let subject = subject.and_then(|sub| SpiffeId::parse(sub).ok());
+        if !subject.is_some_and(|id| id.is_member_of(trust_domain) && !id.is_root()) {
+            return Err(TokenFault::Subject);
+        }
+        let is_type_fine = matches!(token.jws.typ.as_deref(), None | Some("JWT" | "JOSE"));
+        if !token.jws.algorithm.is_svid_algorithm() || !is_type_fine {
+            return Err(TokenFault::Malformed(
+                "its algorithm or type is not one of a JWT-SVID",
+            ));
+        }
+        let set = self
+            .keys
+            .jwt_bundle(trust_domain)
+            .ok_or(TokenFault::KeysMissing)?;
+        self.check_signature(&token.jws, &set, is_for_svids)
+    }
+
+    // INVARIANT: keys that could not be fetched are a No (threat A9).
+    fn check_fetched(&self, jws: &CompactJws<'_>, address: &KeyAddress) -> Result<(), TokenFault> {
+        let checked = match self.keys.fetched_keys(address) {
+            Some(set) => self.check_signature(jws, &set, is_for_tokens),
+            None => Err(TokenFault::KeysMissing),
         };
-        let is_for_signing = !matches!(key.use_.as_deref(), Some("enc" | "x509-svid" | "wit-svid"));
-        is_named && is_for_signing && key.accepts(jws.algorithm)
-    };
-    let mut tried = false;
-    for key in set.keys.iter().filter(fits).take(limits::KEY_TRIES_MAX) {
-        tried = true;
-        if verifier.is_valid(
-            key,
-            jws.algorithm,
-            jws.signing_input.as_bytes(),
-            &jws.signature,
-        ) {
-            return Ok(());
+        let may_be_outdated = match &checked {
+            Err(TokenFault::KeysMissing | TokenFault::KeyMissing) => true,
+            // WHY: a token that names no key fits each; only a new set can hold the one that signed it.
+            Err(TokenFault::Signature) => jws.key_id.is_none(),
+            Ok(()) | Err(_) => false,
+        };
+        if may_be_outdated {
+            self.keys.note_missing_key(address);
         }
+        checked
     }
-    Err(if tried {
-        TokenFault::Signature
-    } else {
-        TokenFault::KeyMissing
-    })
-}
 
-fn check_times(
-    claims: &Map<String, Value>,
-    settings: &RequestAuthentications,
-    now: Timestamp,
-) -> Result<(), TokenFault> {
-    let skew = settings.clock_skew();
-    match claims.get("exp") {
-        None if settings.is_expiry_required() => return Err(TokenFault::ExpiryMissing),
-        None => {}
-        Some(value) => {
-            let expires_at = numeric_date(value).ok_or(TokenFault::ExpiryMissing)?;
-            if expires_at.plus(skew) <= now {
-                return Err(TokenFault::Expired);
+    fn check_signature(
+        &self,
+        jws: &CompactJws<'_>,
+        set: &JwkSet,
+        has_use: fn(&Jwk) -> bool,
+    ) -> Result<(), TokenFault> {
+        if set.keys.is_empty() {
+            return Err(TokenFault::KeysMissing);
+        }
+        let fits = |key: &&Jwk| {
+            let is_named = match (&jws.key_id, &key.kid) {
+                (Some(wanted), Some(kid)) => wanted == kid,
+                _ => true,
+            };
+            is_named && has_use(key) && key.accepts(jws.algorithm)
+        };
+        let mut outcome = Err(TokenFault::KeyMissing);
+        for key in set.keys.iter().filter(fits).take(limits::KEY_TRIES_MAX) {
+            let input = jws.signing_input.as_bytes();
+            if self
+                .verifier
+                .is_valid(key, jws.algorithm, input, &jws.signature)
+            {
+                return Ok(());
+            }
+            outcome = Err(TokenFault::Signature);
+        }
+        outcome
+    }
+
+    // Rule 77: 60 s of skew unless configured, and `exp` is required unless configured.
+    fn check_times(&mut self, claims: &Map<String, Value>) -> Result<(), TokenFault> {
+        match claims.get("exp") {
+            None if self.is_expiry_required => return Err(TokenFault::ExpiryMissing),
+            None => {}
+            Some(value) => {
+                let expires_at = numeric_date(value).ok_or(TokenFault::ExpiryMissing)?;
+                let end = expires_at.plus(self.clock_skew);
+                if self.window.is_reached(end, self.now) {
+                    return Err(TokenFault::Expired);
+                }
             }
         }
+        match claims.get("nbf").map(numeric_date) {
+            None => Ok(()),
+            Some(Some(not_before))
+                if self
+                    .window
+                    .is_reached(not_before.minus(self.clock_skew), self.now) =>
+            {
+                Ok(())
+            }
+            Some(_) => Err(TokenFault::NotYetValid),
+        }
     }
-    match claims.get("nbf").map(numeric_date) {
-        None => Ok(()),
-        Some(Some(not_before)) if not_before <= now.plus(skew) => Ok(()),
-        Some(_) => Err(TokenFault::NotYetValid),
+}
+
+fn check_issuer(rule: &JwtRule, claims: &Map<String, Value>) -> Result<(), TokenFault> {
+    let of_token = claims.get("iss").and_then(Value::as_str);
+    match (&rule.issuer, of_token) {
+        (Some(issuer), Some(of_token)) if issuer == of_token => Ok(()),
+        (Some(_), of_token) => Err(TokenFault::Issuer(of_token.unwrap_or_default().to_owned())),
+        (None, _) => Ok(()),
     }
+}
+
+// SPEC: RFC 7517 4.2: keys for encryption, and for other kinds of SVIDs, check no token (threat 48).
+fn is_for_tokens(key: &Jwk) -> bool {
+    matches!(key.use_.as_deref(), None | Some("sig" | "jwt-svid"))
+}
+
+// SPEC: JWT-SVID 4.
+fn is_for_svids(key: &Jwk) -> bool {
+    matches!(key.use_.as_deref(), None | Some("jwt-svid"))
 }
 
 fn check_audience(rule: &JwtRule, claims: &Map<String, Value>) -> Result<(), TokenFault> {
@@ -235,17 +277,17 @@ fn check_audience(rule: &JwtRule, claims: &Map<String, Value>) -> Result<(), Tok
     }
 }
 
-/// One identity of all accepted tokens; they must tell the same (rule 73).
+/// One identity of all accepted tokens, which must tell the same (rule 73); and the cookies that carried tokens.
 pub(super) fn join(
-    accepted: &[Accepted],
-    request: &RequestView<'_>,
-) -> Result<RequestIdentity, AuthRefusal> {
+    accepted: &[Accepted<'_>],
+) -> Result<(RequestIdentity, Vec<String>), AuthRefusal> {
     let Some(first) = accepted.first() else {
-        return Ok(RequestIdentity::default());
+        return Ok((RequestIdentity::default(), Vec::new()));
     };
+    let claims = &first.token.claims;
     if accepted
         .iter()
-        .any(|other| !tell_the_same(&first.claims, &other.claims))
+        .any(|other| !tell_the_same(claims, &other.token.claims))
     {
         return Err(AuthRefusal {
             status: 401,
@@ -253,30 +295,22 @@ pub(super) fn join(
             message: "the request has several tokens that do not agree".into(),
         });
     }
-    let mut identity = identity_of_claims(first.claims.clone(), &first.rule.space_delimited);
+    let mut identity = identity_of_claims(claims.clone(), &first.rule.space_delimited);
     let mut cookies = Vec::new();
-    for token in accepted {
-        for (name, value) in claim_headers(&token.rule, &token.payload, &token.claims) {
+    for Accepted { rule, place, token } in accepted {
+        for (name, value) in claim_headers(rule, &token.jws.payload, &token.claims) {
             identity.set_headers.retain(|(known, _)| *known != name);
             identity.set_headers.push((name, value));
         }
-        if token.rule.forwards_token {
-            continue;
-        }
-        match &token.place {
-            TokenPlace::Header { name, .. } => identity.remove_headers.push(name.clone()),
-            TokenPlace::Param(name) => identity.remove_params.push(name.clone()),
-            TokenPlace::Cookie(name) => cookies.push(name.as_str()),
+        match place {
+            Some(_) if rule.forwards_token => {}
+            Some(TokenPlace::Header { name, .. }) => identity.remove_headers.push(name.clone()),
+            Some(TokenPlace::Param(name)) => identity.remove_params.push(name.clone()),
+            Some(TokenPlace::Cookie(name)) => cookies.push(name.clone()),
+            None => {}
         }
     }
-    if !cookies.is_empty() {
-        identity.remove_headers.push("cookie".into());
-        let kept = places::cookies_without(request, &cookies);
-        identity
-            .set_headers
-            .extend(kept.map(|kept| ("cookie".to_owned(), kept)));
-    }
-    Ok(identity)
+    Ok((identity, cookies))
 }
 
 fn tell_the_same(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {

@@ -6,6 +6,8 @@ mod condition;
 mod config;
 mod header;
 mod identity;
+mod jwt_rule;
+mod key_origin;
 mod pattern;
 mod policy_test;
 mod service_entry;

@@ -1,8 +1,11 @@
 //! `RequestAuthentication` and `PeerAuthentication` (security.istio.io).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use ravelin_proto::http_url::HttpUrl;
 use ravelin_proto::jwks::JwkSet;
 use ravelin_proto::spiffe_id::TrustDomain;
 
@@ -17,6 +20,8 @@ pub struct RequestAuthentication {
     pub location: Location,
     /// Whom it holds for; `None`: everyone in its namespace.
     pub selector: Option<Labels>,
+    /// Bound to a gateway or a service by `targetRefs`: it loads, and holds for no workload here (rule 67).
+    pub has_target_refs: bool,
     /// One per issuer, usually.
     pub rules: Vec<Arc<JwtRule>>,
 }
@@ -26,8 +31,8 @@ pub struct RequestAuthentication {
 pub struct JwtRule {
     /// Where it stands.
     pub location: Location,
-    /// `iss`, exactly.
-    pub issuer: String,
+    /// `iss`, exactly; `None`: whoever signs with these keys (rule 76).
+    pub issuer: Option<String>,
     /// Any overlap passes; empty: not checked (rule 74).
     pub audiences: Vec<String>,
     /// Where its keys come from.
@@ -51,19 +56,61 @@ pub enum KeyOrigin {
     Inline(Arc<JwkSet>),
     /// `jwksUri: spiffe://TD`: the JWT bundle of that trust domain; its tokens are JWT-SVIDs.
     TrustDomain(TrustDomain),
+    /// Fetched by whoever runs the engine: this crate does no IO.
+    Remote(RemoteKeys),
+}
+
+/// Keys that are fetched (rule 76).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteKeys {
+    /// From where.
+    pub address: KeyAddress,
+    /// How long one fetch may take.
+    pub timeout: Duration,
+}
+
+/// What names a set of fetched keys.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyAddress {
+    /// `jwksUri`.
+    JwksUri(HttpUrl),
+    /// An issuer without `jwks` and `jwksUri`: its discovery document names the key set (OpenID Connect Discovery 4).
+    Issuer(HttpUrl),
+}
+
+impl KeyAddress {
+    /// The address that is asked first.
+    pub fn url(&self) -> &HttpUrl {
+        match self {
+            Self::JwksUri(url) | Self::Issuer(url) => url,
+        }
+    }
+}
+
+impl fmt::Display for KeyAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.url().fmt(f)
+    }
 }
 
 impl KeyOrigin {
     pub(crate) fn trust_domain(&self) -> Option<&TrustDomain> {
         match self {
-            Self::Inline(_) => None,
+            Self::Inline(_) | Self::Remote(_) => None,
             Self::TrustDomain(trust_domain) => Some(trust_domain),
+        }
+    }
+
+    pub(crate) fn remote(&self) -> Option<&RemoteKeys> {
+        match self {
+            Self::Inline(_) | Self::TrustDomain(_) => None,
+            Self::Remote(remote) => Some(remote),
         }
     }
 }
 
 /// Where a token may stand in a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TokenPlace {
     /// A header, behind an exact prefix.
     Header {

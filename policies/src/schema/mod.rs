@@ -8,7 +8,8 @@ mod policy_test;
 mod service_entry;
 
 pub use authentication::{
-    JwtRule, KeyOrigin, PeerAuthentication, PeerMode, RequestAuthentication, TokenPlace,
+    JwtRule, KeyAddress, KeyOrigin, PeerAuthentication, PeerMode, RemoteKeys,
+    RequestAuthentication, TokenPlace,
 };
 pub use authorization::{AuthorizationPolicy, Effect, Rule, Window};
 pub(crate) use authorization::{Clause, Field};
