@@ -43,6 +43,8 @@ pub const VALUES_MAX: usize = 1_024;
 pub const VALUE_BYTES_MAX: usize = 2_048;
 /// Most `serviceAccounts` of one source (rule 19).
 pub const SERVICE_ACCOUNTS_MAX: usize = 16;
+/// Most `targetRefs` of one policy (rule 19).
+pub const TARGET_REFS_MAX: usize = 16;
 /// Longest service account in characters (rule 19).
 pub const SERVICE_ACCOUNT_CHARS_MAX: usize = 320;
 /// Most JWT rules of one RequestAuthentication (rule 19).
@@ -57,6 +59,15 @@ pub const NAME_BYTES_MAX: usize = 253;
 pub const CLAIM_STEPS_MAX: usize = 16;
 /// Most cases of one PolicyTest.
 pub const CASES_MAX: usize = 1_000;
+
+/// Most `extensionProviders` of a mesh.
+pub const PROVIDERS_MAX: usize = 64;
+/// How long an external authorizer may take when the file does not say.
+pub const CHECK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+/// The longest that a file may let an external authorizer take (rule 62: Istio's own default).
+pub const CHECK_TIMEOUT_MAX: Duration = Duration::from_mins(10);
+/// Most bytes of a body that a file may send to an external authorizer.
+pub const CHECKED_BODY_BYTES_MAX: u32 = 10 * 1024 * 1024;
 
 /// Longest request target that is judged.
 pub const TARGET_BYTES_MAX: usize = 64 * 1024;

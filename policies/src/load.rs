@@ -8,9 +8,9 @@ use crate::document::{self, Node, Value};
 use crate::limits;
 use crate::object::{Location, ObjectRecord};
 use crate::read::{
-    Context, Header, Kind, Reader, fallback_config, read_authorization_policy, read_config,
-    read_header, read_identity, read_peer_authentication, read_policy_test,
-    read_request_authentication, read_service, read_workload_entry,
+    Context, Header, Kind, Reader, check_provider_services, fallback_config,
+    read_authorization_policy, read_config, read_header, read_identity, read_peer_authentication,
+    read_policy_test, read_request_authentication, read_service, read_workload_entry,
 };
 use crate::schema::{MeshConfig, WorkloadIdentity};
 use crate::set::MeshSet;
@@ -60,6 +60,7 @@ pub fn load(files: &[SourceFile]) -> Result<MeshSet, Diagnostics> {
     let (mut set, parts) = read_objects(files, &documents, &data, base, &mut problems);
     check_identities(files, &parts, &mut problems);
     check_hosts(files, &set, &mut problems);
+    check_providers(&documents, &set, &mut problems);
     fill_endpoints(&mut set);
     set.objects = documents
         .iter()
@@ -312,6 +313,19 @@ fn check_hosts(files: &[SourceFile], set: &MeshSet, problems: &mut [Problems<'_>
                 problems.error(at, "duplicate-host", format!("`{host}` with port {port} is served twice; the first ServiceEntry is at {first}"));
             }
         }
+    }
+}
+
+/// Providers of the MeshConfig whose service nobody serves.
+fn check_providers(documents: &[Document], set: &MeshSet, problems: &mut [Problems<'_>]) {
+    let found = documents
+        .iter()
+        .find(|document| document.header.kind == Kind::MeshConfig);
+    if let Some(document) = found
+        && let Some(spec) = document.spec()
+        && let Some(problems) = problems.get_mut(document.file)
+    {
+        check_provider_services(spec, &set.services, problems);
     }
 }
 

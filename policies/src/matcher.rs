@@ -85,12 +85,10 @@ pub(crate) enum Pattern {
         subject: StringMatch,
     },
     /// Whatever the request has there (ours, by annotation).
-    #[allow(dead_code, reason = "read from `when` values")]
     Reference(Reference),
 }
 
 /// A part of the request that a claim is compared with.
-#[allow(dead_code, reason = "read from `when` values")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reference {
     /// A header that stands exactly once; lower case.

@@ -75,15 +75,8 @@ spec: {}
 fn what_is_known_but_not_done_is_refused_by_name() {
     let with = |spec: &str| policy("p", spec);
     for (name, text, code) in [
-        ("AUDIT", with("action: AUDIT\nrules: [{}]"), "not-supported"),
-        ("CUSTOM", with("action: CUSTOM\nprovider: {name: x}\nrules: [{}]"), "not-supported"),
-        ("targetRefs", with("targetRefs: [{kind: Service, name: a}]"), "not-supported"),
-        ("dry-run", with("rules: [{}]").replace("namespace: shop}", "namespace: shop, annotations: {istio.io/dry-run: 'true'}}"), "not-supported"),
-        ("dry-run unparsable", with("rules: [{}]").replace("namespace: shop}", "namespace: shop, annotations: {istio.io/dry-run: 'maybe'}}"), "bad-value"),
-        ("dry-run false", with("rules: [{}]").replace("namespace: shop}", "namespace: shop, annotations: {istio.io/dry-run: 'false'}}"), ""),
         ("kind", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec: {}\n".into(), "kind-not-supported"),
         ("version", with("{}").replace("security.istio.io/v1", "security.istio.io/v2"), "bad-api-version"),
-        ("peer mode", "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec: {mtls: {mode: PERMISSIVE}}\n".into(), "not-supported"),
         ("template", "apiVersion: ravelin.dev/v1\nkind: WorkloadIdentity\nmetadata: {name: a}\nspec: {selectors: ['unix:uid:1'], spiffeId: '/host/{agent.name}'}\n".into(), "not-supported"),
     ] {
         let found = errors(&text);

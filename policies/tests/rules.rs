@@ -977,7 +977,6 @@ fn rule_82_to_84_peers_are_strict_by_default_and_unset_inherits() {
             "{selector: {matchLabels: {app: payments}}, portLevelMtls: {0: {mode: STRICT}}}",
             "bad-number",
         ),
-        ("{mtls: {mode: DISABLE}}", "not-supported"),
         ("{mtls: {mode: STRIKT}}", "bad-value"),
     ] {
         assert_eq!(errors(&peer("shop", "p", spec)), [code], "{spec}");

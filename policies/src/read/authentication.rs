@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::jwt_rule::{is_empty_list, read_jwt_rule};
+use super::target::read_target_refs;
 use super::{Header, Reader};
 use crate::diagnostic::excerpt;
 use crate::document::{Node, Value};
@@ -19,7 +20,7 @@ pub(crate) fn read_request_authentication(
 ) -> Option<RequestAuthentication> {
     let known = ["selector", "targetRef", "targetRefs", "jwtRules"];
     let fields = Fields::of(spec, "RequestAuthentication", &known, reader.problems)?;
-    let has_target_refs = has_target_refs(&fields, reader);
+    let has_target_refs = read_target_refs(&fields, reader);
     let selector = reader.selector(&fields);
     let mut rules = Vec::new();
     let node = fields.node("jwtRules").filter(|node| !is_empty_list(node));
@@ -41,29 +42,6 @@ pub(crate) fn read_request_authentication(
         has_target_refs,
         rules,
     })
-}
-
-// Rule 67: bound to a gateway or a service, it holds for no workload behind a proxy of ours.
-fn has_target_refs(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> bool {
-    let Some(name) = ["targetRef", "targetRefs"]
-        .into_iter()
-        .find(|name| fields.member(name).is_some())
-    else {
-        return false;
-    };
-    let at = fields.key_at(name);
-    if fields.member("selector").is_some() {
-        let message = format!("`selector` and `{name}` exclude each other");
-        reader.problems.error(at, "bad-combination", message);
-    }
-    let help = Some("select workloads with `selector`".to_owned());
-    let message = format!(
-        "with `{name}` it holds for no workload here: gateways and waypoints are not known"
-    );
-    reader
-        .problems
-        .warning(at, "holds-for-nobody", message, help);
-    true
 }
 
 const MODES: [(&str, Option<PeerMode>); 4] = [
@@ -133,19 +111,7 @@ fn read_port_modes(
     }
 }
 
-// What the proxy cannot do is refused by name; it never falls back to plain text by accident.
 fn read_mode(node: &Node, reader: &mut Reader<'_, '_>) -> Option<PeerMode> {
     let fields = Fields::of(node, "`mtls`", &["mode"], reader.problems)?;
-    let mode = fields.word("mode", &MODES, reader.problems).flatten()?;
-    if mode.accepts_plain_text() {
-        let word = MODES
-            .iter()
-            .find(|(_, known)| *known == Some(mode))
-            .map_or("", |(word, _)| word);
-        let at = fields.node("mode").map_or(node.at, |node| node.at);
-        reader
-            .problems
-            .not_supported(at, &format!("the mode {word}"));
-    }
-    Some(mode)
+    fields.word("mode", &MODES, reader.problems).flatten()
 }

@@ -1,16 +1,17 @@
-//! Reads `AuthorizationPolicy` (rules 11 to 23, 64 to 67).
+//! Reads `AuthorizationPolicy` (rules 11 to 23, 60, 64 to 67).
 
-use ravelin_proto::spiffe_id::SpiffeId;
-
-use super::condition::field_of_key;
-use super::{Header, Reader, pattern};
-use crate::diagnostic::{Span, excerpt};
-use crate::document::Node;
-use crate::fields::{Fields, integer, list, text};
+use super::annotations::{check_all_of_used, read_extensions};
+use super::clause::ClauseReader;
+use super::header::is_label;
+use super::target::read_target_refs;
+use super::{Header, Reader};
+use crate::diagnostic::{excerpt, near_miss};
+use crate::document::{Node, Value};
+use crate::fields::{Fields, list};
 use crate::limits;
-use crate::matcher::{Pattern, StringMatch};
-use crate::path::normalize;
-use crate::schema::{AuthorizationPolicy, Clause, Effect, Field, Rule, Window};
+use crate::schema::{AuthorizationPolicy, Clause, Effect, Field, Rule};
+
+type FieldTable = [(&'static str, &'static str, Field)];
 
 const SOURCE: [(&str, &str, Field); 7] = [
     ("principals", "notPrincipals", Field::Principal),
@@ -37,13 +38,12 @@ const OPERATION: [(&str, &str, Field); 4] = [
     ("paths", "notPaths", Field::Path),
 ];
 
-/// `spec.action`; the last two are known and refused.
-#[derive(Clone, Copy)]
-enum Action {
-    Judge(Effect),
-    Audit,
-    Custom,
-}
+const EFFECTS: [(&str, Effect); 4] = [
+    ("ALLOW", Effect::Allow),
+    ("DENY", Effect::Deny),
+    ("AUDIT", Effect::Audit),
+    ("CUSTOM", Effect::Custom),
+];
 
 /// Reads one policy.
 pub(crate) fn read_authorization_policy(
@@ -60,105 +60,159 @@ pub(crate) fn read_authorization_policy(
         "rules",
     ];
     let fields = Fields::of(spec, "AuthorizationPolicy", &known, reader.problems)?;
-    fields.refuse(&["targetRef", "targetRefs"], reader.problems);
-    let effect = read_effect(&fields, reader);
-    refuse_dry_run(header, reader);
+    let effect = match fields.member("action") {
+        Some(_) => fields.word("action", &EFFECTS, reader.problems),
+        None => Some(Effect::Allow),
+    };
+    let provider = read_provider(&fields, effect, reader);
+    let extensions = read_extensions(header, reader.problems);
+    let has_target_refs = read_target_refs(&fields, reader);
     let selector = reader.selector(&fields);
-    let rules = read_rules(&fields, reader);
+    let mut clauses = ClauseReader::new(effect, extensions, reader);
+    let rules = read_rules(&fields, &mut clauses);
+    let (extensions, keys) = clauses.finish();
+    check_all_of_used(header, &extensions, &keys, reader.problems);
     let effect = effect?;
-    if rules.is_empty() && effect == Effect::Deny {
-        let help = Some("`rules: [{}]` denies everything".to_owned());
-        reader.problems.error_with_help(
-            fields.key_at("action"),
-            "never-matches",
-            "a DENY policy without `rules` never matches",
-            help,
-        );
-    }
+    check_effect(&fields, effect, &rules, extensions.is_dry_run, reader);
     Some(AuthorizationPolicy {
         metadata: header.metadata.clone(),
         location: reader.location(header.at),
         selector,
-        has_target_refs: false,
+        has_target_refs,
         effect,
-        provider: None,
-        is_dry_run: false,
-        window: Window::default(),
+        provider,
+        is_dry_run: extensions.is_dry_run,
+        window: extensions.window,
         rules: rules.into(),
     })
 }
 
-fn read_effect(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> Option<Effect> {
-    let words = [
-        ("ALLOW", Action::Judge(Effect::Allow)),
-        ("DENY", Action::Judge(Effect::Deny)),
-        ("AUDIT", Action::Audit),
-        ("CUSTOM", Action::Custom),
-    ];
-    if fields.member("action").is_none() {
-        fields.refuse(&["provider"], reader.problems);
-        return Some(Effect::Allow);
+/// What the action does not go with (rules 13, 64).
+fn check_effect(
+    fields: &Fields<'_>,
+    effect: Effect,
+    rules: &[Rule],
+    is_dry_run: bool,
+    reader: &mut Reader<'_, '_>,
+) {
+    let has_rules = !rules.is_empty()
+        || matches!(fields.node("rules").map(|node| &node.value), Some(Value::List(items)) if !items.is_empty());
+    if !has_rules && matches!(effect, Effect::Deny | Effect::Custom) {
+        let name = effect.name();
+        let help = Some(match effect {
+            Effect::Custom => "`rules: [{}]` asks the provider about everything".to_owned(),
+            Effect::Allow | Effect::Deny | Effect::Audit => {
+                "`rules: [{}]` denies everything".to_owned()
+            }
+        });
+        reader.problems.error_with_help(
+            fields.key_at("action"),
+            "never-matches",
+            format!("a {name} policy without `rules` never matches"),
+            help,
+        );
     }
-    let at = fields.node("action").map_or(fields.at, |node| node.at);
-    match fields.word("action", &words, reader.problems)? {
-        Action::Judge(effect) => {
-            fields.refuse(&["provider"], reader.problems);
-            return Some(effect);
-        }
-        Action::Audit => reader.problems.not_supported(at, "the action AUDIT"),
-        Action::Custom => reader.problems.not_supported(at, "the action CUSTOM"),
-    }
-    None
-}
-
-// Rule 64: a dry-run policy that was enforced, or one that was not, would both surprise: refused by name.
-fn refuse_dry_run(header: &Header, reader: &mut Reader<'_, '_>) {
-    const ANNOTATION: &str = "istio.io/dry-run";
-    match header
-        .metadata
-        .annotations
-        .get(ANNOTATION)
-        .map(String::as_str)
-    {
-        None | Some("0" | "f" | "F" | "false" | "False" | "FALSE") => {}
-        Some("1" | "t" | "T" | "true" | "True" | "TRUE") => reader
+    if is_dry_run && !matches!(effect, Effect::Allow | Effect::Deny) {
+        let message = format!(
+            "`istio.io/dry-run` is for ALLOW and DENY, not for {}",
+            effect.name()
+        );
+        reader
             .problems
-            .not_supported(header.name_at, &format!("the annotation `{ANNOTATION}`")),
-        Some(other) => {
-            let message = format!(
-                "`{}` of the annotation `{ANNOTATION}` is neither true nor false",
-                excerpt(other)
-            );
-            reader.problems.error(header.name_at, "bad-value", message);
-        }
+            .error(fields.key_at("action"), "bad-combination", message);
     }
 }
 
-fn read_rules(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> Vec<Rule> {
+// Rule 60. A name that the mesh does not define would refuse every matching call (rule 61): said here already.
+fn read_provider(
+    fields: &Fields<'_>,
+    effect: Option<Effect>,
+    reader: &mut Reader<'_, '_>,
+) -> Option<String> {
+    let is_custom = effect == Some(Effect::Custom);
+    let Some(node) = fields.node("provider") else {
+        if is_custom {
+            let help = Some(
+                "`provider: {name: ..}` names one of `extensionProviders` of the MeshConfig"
+                    .to_owned(),
+            );
+            reader.problems.error_with_help(
+                fields.key_at("action"),
+                "missing-field",
+                "a CUSTOM policy has no `provider`",
+                help,
+            );
+        }
+        return None;
+    };
+    if effect.is_some() && !is_custom {
+        reader.problems.error(
+            fields.key_at("provider"),
+            "bad-combination",
+            "`provider` stands with `action: CUSTOM` alone",
+        );
+    }
+    let provider = Fields::of(node, "`provider`", &["name"], reader.problems)?;
+    let name = provider.required_text("name", reader.problems)?;
+    let at = provider.node("name").map_or(node.at, |node| node.at);
+    if !is_label(name) {
+        let message = format!("`{}` is not the name of a provider", excerpt(name));
+        let help =
+            Some("1 to 63 of `a-z`, `0-9` and `-`, with a letter or digit at both ends".to_owned());
+        reader
+            .problems
+            .error_with_help(at, "bad-name", message, help);
+        return None;
+    }
+    let config = reader.context.config;
+    let known = || {
+        config
+            .extension_providers
+            .iter()
+            .map(|known| known.name.as_str())
+    };
+    if !known().any(|known| known == name) {
+        let message = format!("the MeshConfig has no extension provider `{name}`");
+        let help = near_miss(name, known())
+            .or_else(|| Some("define it under `extensionProviders` of the MeshConfig".to_owned()));
+        if config.is_given() {
+            reader
+                .problems
+                .error_with_help(at, "unknown-provider", message, help);
+        } else {
+            reader
+                .problems
+                .warning(at, "unknown-provider", message, help);
+        }
+    }
+    Some(name.to_owned())
+}
+
+fn read_rules(fields: &Fields<'_>, reader: &mut ClauseReader<'_, '_, '_>) -> Vec<Rule> {
     let Some(node) = fields.node("rules") else {
         return Vec::new();
     };
     // `rules: []` is an ALLOW that never matches (rule 11).
-    if matches!(&node.value, crate::document::Value::List(items) if items.is_empty()) {
+    if matches!(&node.value, Value::List(items) if items.is_empty()) {
         return Vec::new();
     }
-    list(node, "rules", limits::RULES_MAX, reader.problems)
+    list(node, "rules", limits::RULES_MAX, reader.problems())
         .iter()
         .filter_map(|rule| read_rule(rule, reader))
         .collect()
 }
 
-fn read_rule(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Rule> {
-    let fields = Fields::of(node, "a rule", &["from", "to", "when"], reader.problems)?;
+fn read_rule(node: &Node, reader: &mut ClauseReader<'_, '_, '_>) -> Option<Rule> {
+    let fields = Fields::of(node, "a rule", &["from", "to", "when"], reader.problems())?;
     let from = read_alternatives(&fields, "from", "source", &SOURCE, reader);
     let to = read_alternatives(&fields, "to", "operation", &OPERATION, reader);
     let conditions = fields
         .node("when")
-        .map(|node| list(node, "when", limits::CONDITIONS_MAX, reader.problems));
+        .map(|node| list(node, "when", limits::CONDITIONS_MAX, reader.problems()));
     let when = conditions
         .unwrap_or_default()
         .iter()
-        .flat_map(|node| read_condition(node, reader))
+        .flat_map(|node| reader.condition(node))
         .collect();
     Some(Rule {
         location: reader.location(node.at),
@@ -173,8 +227,8 @@ fn read_alternatives(
     fields: &Fields<'_>,
     name: &str,
     inner: &str,
-    table: &[(&str, &str, Field)],
-    reader: &mut Reader<'_, '_>,
+    table: &FieldTable,
+    reader: &mut ClauseReader<'_, '_, '_>,
 ) -> Vec<Vec<Clause>> {
     let Some(node) = fields.node(name) else {
         return Vec::new();
@@ -185,20 +239,20 @@ fn read_alternatives(
         .flat_map(|(positive, negative, _)| [*positive, *negative])
         .collect();
     let mut alternatives = Vec::new();
-    for item in list(node, name, limits::ALTERNATIVES_MAX, reader.problems) {
-        let Some(entry) = Fields::of(item, &what, &[inner], reader.problems) else {
+    for item in list(node, name, limits::ALTERNATIVES_MAX, reader.problems()) {
+        let Some(entry) = Fields::of(item, &what, &[inner], reader.problems()) else {
             continue;
         };
-        let Some(body) = entry.required(inner, reader.problems) else {
+        let Some(body) = entry.required(inner, reader.problems()) else {
             continue;
         };
         let what = format!("`{inner}`");
-        let Some(parts) = Fields::of(body, &what, &known, reader.problems) else {
+        let Some(parts) = Fields::of(body, &what, &known, reader.problems()) else {
             continue;
         };
         let clauses = read_clauses(&parts, table, reader);
         if parts.is_empty() {
-            reader.problems.error(
+            reader.problems().error(
                 body.at,
                 "empty-part",
                 format!("`{inner}` has no field; it would match everything"),
@@ -212,14 +266,14 @@ fn read_alternatives(
 
 fn read_clauses(
     parts: &Fields<'_>,
-    table: &[(&str, &str, Field)],
-    reader: &mut Reader<'_, '_>,
+    table: &FieldTable,
+    reader: &mut ClauseReader<'_, '_, '_>,
 ) -> Vec<Clause> {
     let mut clauses = Vec::new();
     for (positive, negative, field) in table {
         for (name, is_negative) in [(*positive, false), (*negative, true)] {
-            if let Some(node) = parts.node(name) {
-                clauses.extend(read_clause(node, name, field, is_negative, reader));
+            if let Some(member) = parts.member(name) {
+                clauses.extend(reader.clause(member, field, is_negative));
             }
         }
     }
@@ -227,7 +281,7 @@ fn read_clauses(
 }
 
 // Rule 31.
-fn check_accounts_alone(parts: &Fields<'_>, reader: &mut Reader<'_, '_>) {
+fn check_accounts_alone(parts: &Fields<'_>, reader: &mut ClauseReader<'_, '_, '_>) {
     let accounts = ["serviceAccounts", "notServiceAccounts"];
     let others = ["principals", "notPrincipals", "namespaces", "notNamespaces"];
     let is_there = |name: &&&str| parts.member(name).is_some();
@@ -236,189 +290,7 @@ fn check_accounts_alone(parts: &Fields<'_>, reader: &mut Reader<'_, '_>) {
     {
         let message = format!("`{accounts}` cannot stand beside `{other}` in one source");
         reader
-            .problems
+            .problems()
             .error(parts.key_at(accounts), "bad-combination", message);
-    }
-}
-
-fn read_condition(node: &Node, reader: &mut Reader<'_, '_>) -> Vec<Clause> {
-    let Some(fields) = Fields::of(
-        node,
-        "a condition",
-        &["key", "values", "notValues"],
-        reader.problems,
-    ) else {
-        return Vec::new();
-    };
-    let Some(key) = fields.required_text("key", reader.problems) else {
-        return Vec::new();
-    };
-    let at = fields.node("key").map_or(fields.at, |node| node.at);
-    let field = match field_of_key(key) {
-        Ok(field) => field,
-        Err((code, message, help)) => {
-            reader.problems.error_with_help(at, code, message, help);
-            return Vec::new();
-        }
-    };
-    if fields.member("values").is_none() && fields.member("notValues").is_none() {
-        reader.problems.error(
-            at,
-            "missing-field",
-            format!(
-                "the condition on `{}` has neither `values` nor `notValues`",
-                excerpt(key)
-            ),
-        );
-    }
-    let mut clauses = Vec::new();
-    for (name, is_negative) in [("values", false), ("notValues", true)] {
-        if let Some(node) = fields.node(name) {
-            let shown = if is_negative {
-                format!("{key} notValues")
-            } else {
-                key.to_owned()
-            };
-            clauses.extend(
-                read_clause(node, name, &field, is_negative, reader).map(|clause| Clause {
-                    name: shown,
-                    ..clause
-                }),
-            );
-        }
-    }
-    clauses
-}
-
-fn read_clause(
-    node: &Node,
-    name: &str,
-    field: &Field,
-    is_negative: bool,
-    reader: &mut Reader<'_, '_>,
-) -> Option<Clause> {
-    let max = if *field == Field::ServiceAccount {
-        limits::SERVICE_ACCOUNTS_MAX
-    } else {
-        limits::VALUES_MAX
-    };
-    let mut clause = Clause {
-        field: field.clone(),
-        name: name.to_owned(),
-        is_negative,
-        is_all_of: false,
-        patterns: Vec::new(),
-        values: Vec::new(),
-        line: node.at.line,
-    };
-    let mut is_whole = true;
-    for item in list(node, name, max, reader.problems) {
-        let Some(value) = read_value(item, name, field, reader) else {
-            is_whole = false;
-            continue;
-        };
-        if value.len() > limits::VALUE_BYTES_MAX {
-            reader.problems.error(
-                item.at,
-                "value-too-long",
-                format!(
-                    "a value of `{name}` is longer than {} bytes",
-                    limits::VALUE_BYTES_MAX
-                ),
-            );
-            is_whole = false;
-            continue;
-        }
-        match pattern::compile(
-            field,
-            &value,
-            &reader.metadata.namespace,
-            reader.context.config,
-        ) {
-            Ok(patterns) => {
-                check_pattern(field, &value, &patterns, item.at, reader);
-                clause.patterns.extend(patterns);
-            }
-            Err((message, help)) => {
-                reader
-                    .problems
-                    .error_with_help(item.at, "bad-value", message, help);
-                is_whole = false;
-            }
-        }
-        clause.values.push(value);
-    }
-    (is_whole && !clause.patterns.is_empty()).then_some(clause)
-}
-
-fn read_value(
-    item: &Node,
-    name: &str,
-    field: &Field,
-    reader: &mut Reader<'_, '_>,
-) -> Option<String> {
-    if *field == Field::DestinationPort && !item.is_null() {
-        // A port may stand without quotes.
-        if let crate::document::Value::Scalar { text, .. } = &item.value
-            && text.bytes().all(|byte| byte.is_ascii_digit())
-        {
-            return integer(item, name, 0, 65_535, reader.problems).map(|port| port.to_string());
-        }
-    }
-    text(item, name, reader.problems).map(str::to_owned)
-}
-
-/// Warnings about patterns that are valid and probably not what was meant.
-fn check_pattern(
-    field: &Field,
-    value: &str,
-    patterns: &[Pattern],
-    at: Span,
-    reader: &mut Reader<'_, '_>,
-) {
-    let Some(Pattern::Text(matched)) = patterns.first() else {
-        return;
-    };
-    if matched.has_literal_star() {
-        let help = Some(
-            "a `*` is special alone, at the start or at the end; for one path segment write `{*}`"
-                .to_owned(),
-        );
-        reader.problems.warning(
-            at,
-            "literal-star",
-            format!(
-                "the `*` inside of `{}` is compared literally",
-                excerpt(value)
-            ),
-            help,
-        );
-    }
-    if *field == Field::Path
-        && let StringMatch::Exact(path) | StringMatch::Prefix(path) = matched
-    {
-        let is_reachable = normalize(path, reader.context.config.path_normalization)
-            .is_ok_and(|found| found.path() == path);
-        if !is_reachable {
-            let help = Some("paths are compared after normalization, without query".to_owned());
-            reader.problems.warning(
-                at,
-                "path-never-matches",
-                format!("no normalized path looks like `{}`", excerpt(value)),
-                help,
-            );
-        }
-    }
-    if *field == Field::Principal
-        && let StringMatch::Exact(principal) = matched
-    {
-        match SpiffeId::parse(&format!("spiffe://{principal}")) {
-            Ok(id) if !id.is_root() => reader.check_known(&id, at),
-            _ => {
-                let help = Some("write `TRUST_DOMAIN/ns/NAMESPACE/sa/NAME`".to_owned());
-                let message = format!("no workload has the principal `{}`", excerpt(value));
-                reader.problems.warning(at, "bad-principal", message, help);
-            }
-        }
     }
 }

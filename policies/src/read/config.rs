@@ -5,6 +5,7 @@ use std::time::Duration;
 use ravelin_proto::spiffe_id::TrustDomain;
 
 use super::header::is_label;
+use super::provider::read_providers;
 use super::{Header, Reader};
 use crate::diagnostic::excerpt;
 use crate::document::Node;
@@ -73,6 +74,7 @@ pub(crate) fn read_config(
         "jwt",
         "unlistedCalls",
         "federation",
+        "extensionProviders",
     ];
     let fields = Fields::of(spec, "MeshConfig", &known, reader.problems)?;
     fields.refuse(&["federation"], reader.problems);
@@ -124,6 +126,9 @@ pub(crate) fn read_config(
         reader.problems,
     ) {
         config.are_unlisted_calls_allowed = found;
+    }
+    if let Some(node) = fields.node("extensionProviders") {
+        config.extension_providers = read_providers(node, reader);
     }
     Some(config)
 }

@@ -1,5 +1,8 @@
 //! `apiVersion`, `kind` and `metadata`: what every object begins with.
 
+use std::collections::BTreeMap;
+
+use super::annotations::check_annotation_names;
 use crate::diagnostic::{Problems, Span, excerpt, near_miss};
 use crate::document::{Node, Value};
 use crate::fields::Fields;
@@ -82,6 +85,17 @@ pub(crate) struct Header {
     /// The object, and its name.
     pub(crate) at: Span,
     pub(crate) name_at: Span,
+    /// Where the name and the value of each annotation stand.
+    pub(crate) annotations_at: BTreeMap<String, (Span, Span)>,
+}
+
+impl Header {
+    /// Where the value of an annotation stands.
+    pub(crate) fn annotation_at(&self, name: &str) -> Span {
+        self.annotations_at
+            .get(name)
+            .map_or(self.name_at, |(_, value)| *value)
+    }
 }
 
 /// Reads what every object begins with. `None` when the kind is not known, or a name is missing.
@@ -132,16 +146,20 @@ pub(crate) fn read_header(node: &Node, path: &str, problems: &mut Problems<'_>) 
             metadata,
             at: node.at,
             name_at,
+            annotations_at: BTreeMap::new(),
         });
     }
-    let (metadata, name_at) =
-        read_metadata(fields.required("metadata", problems)?, path, problems)?;
-    Some(Header {
+    let metadata_node = fields.required("metadata", problems)?;
+    let (metadata, name_at) = read_metadata(metadata_node, path, problems)?;
+    let header = Header {
         kind,
         metadata,
         at: node.at,
         name_at,
-    })
+        annotations_at: annotations_at(metadata_node),
+    };
+    check_annotation_names(&header, problems);
+    Some(header)
 }
 
 fn read_kind(fields: &Fields<'_>, problems: &mut Problems<'_>) -> Option<Kind> {
@@ -212,6 +230,23 @@ fn read_metadata(node: &Node, path: &str, problems: &mut Problems<'_>) -> Option
     Some((metadata, name_at))
 }
 
+fn annotations_at(metadata: &Node) -> BTreeMap<String, (Span, Span)> {
+    let member = |node: &Node, name: &str| match &node.value {
+        Value::Map(members) => members
+            .iter()
+            .find(|member| member.key == name)
+            .map(|member| member.value.clone()),
+        Value::Scalar { .. } | Value::List(_) => None,
+    };
+    match member(metadata, "annotations").map(|node| node.value) {
+        Some(Value::Map(members)) => members
+            .into_iter()
+            .map(|member| (member.key, (member.at, member.value.at)))
+            .collect(),
+        _ => BTreeMap::new(),
+    }
+}
+
 /// The first folder below the section: `policies/NAMESPACE/file.yaml`.
 fn namespace_of_folder(path: &str) -> Option<&str> {
     let mut parts = path.split('/').skip(1);
@@ -230,13 +265,13 @@ pub(super) fn is_label(text: &str) -> bool {
 }
 
 /// The object's parts as text, for the difference of two sets.
-pub(crate) fn flatten(node: &Node) -> std::collections::BTreeMap<String, String> {
-    let mut fields = std::collections::BTreeMap::new();
+pub(crate) fn flatten(node: &Node) -> BTreeMap<String, String> {
+    let mut fields = BTreeMap::new();
     walk(node, String::new(), &mut fields);
     fields
 }
 
-fn walk(node: &Node, path: String, fields: &mut std::collections::BTreeMap<String, String>) {
+fn walk(node: &Node, path: String, fields: &mut BTreeMap<String, String>) {
     match &node.value {
         Value::Scalar { text, .. } => {
             fields.insert(path, text.clone());

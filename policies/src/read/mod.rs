@@ -1,7 +1,9 @@
 //! Trees to typed objects: one file a kind. Whatever is not understood is reported where it stands.
 
+mod annotations;
 mod authentication;
 mod authorization;
+mod clause;
 mod condition;
 mod config;
 mod header;
@@ -10,7 +12,10 @@ mod jwt_rule;
 mod key_origin;
 mod pattern;
 mod policy_test;
+mod provider;
+mod reference;
 mod service_entry;
+mod target;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +28,7 @@ pub(crate) use config::{fallback_config, read_config};
 pub(crate) use header::{Header, Kind, flatten, read_header};
 pub(crate) use identity::read_identity;
 pub(crate) use policy_test::read_policy_test;
+pub(crate) use provider::check_provider_services;
 pub(crate) use service_entry::{read_service, read_workload_entry};
 
 use crate::diagnostic::{Problems, Span, excerpt, near_miss};

@@ -40,6 +40,13 @@ pub struct MeshConfig {
     pub extension_providers: Vec<Arc<ExtensionProvider>>,
 }
 
+impl MeshConfig {
+    /// False for the defaults of a folder without `ravelin.yaml`.
+    pub(crate) fn is_given(&self) -> bool {
+        self.location.line > 0
+    }
+}
+
 /// An external authorizer (rule 62): `extensionProviders` of Istio's mesh config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExtensionProvider {
