@@ -4,7 +4,7 @@
 //! always recorded, allowed calls by the configured share. Never blocks a call.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,6 +58,12 @@ pub struct ConnectionFacts {
     pub source: Option<SocketAddr>,
     /// Port of the workload.
     pub port: u16,
+    /// Address that the connection came to.
+    pub destination: Option<IpAddr>,
+    /// The client's address, where it is not that of `source`.
+    pub remote: Option<IpAddr>,
+    /// Server name of the TLS handshake; empty without one.
+    pub sni: String,
 }
 
 /// What decided.
@@ -92,6 +98,8 @@ pub struct CallRecord {
     pub host: Option<HeaderValue>,
     /// Path that was judged.
     pub path: String,
+    /// The path as it came, where it is not `path`.
+    pub raw_path: String,
     /// `<issuer>/<subject>` of an accepted token.
     pub request_principal: String,
     /// Token id.
@@ -118,6 +126,7 @@ impl CallRecord {
             method: None,
             host: None,
             path: String::new(),
+            raw_path: String::new(),
             request_principal: String::new(),
             jti: String::new(),
             verdict: Verdict::default(),
@@ -158,8 +167,18 @@ impl CallRecord {
                 .unwrap_or_default(),
             port: u32::from(connection.port),
             reason: bounded(&self.verdict.reason),
+            sni: bounded(&connection.sni),
+            destination_address: address(connection.destination),
+            remote_address: address(connection.remote),
+            raw_path: bounded(&self.raw_path),
         }
     }
+}
+
+fn address(address: Option<IpAddr>) -> String {
+    address
+        .map(|address| address.to_string())
+        .unwrap_or_default()
 }
 
 fn header_text(value: &HeaderValue) -> String {

@@ -95,6 +95,10 @@ pub fn decision_json(decision: &Decision) -> String {
         "source_address": decision.source_address,
         "port": decision.port,
         "reason": decision.reason,
+        "sni": decision.sni,
+        "destination_address": decision.destination_address,
+        "remote_address": decision.remote_address,
+        "raw_path": decision.raw_path,
     }))
 }
 

@@ -214,7 +214,11 @@ impl PeerConnection {
             .policies
             .normalize(target(&parts))
             .map_err(|refusal| HeadRefusal::Path(refusal.code()))?;
-        note(open, |record| path.path().clone_into(&mut record.path));
+        note(open, |record| {
+            if record.path != path.path() {
+                record.raw_path = std::mem::replace(&mut record.path, path.path().to_owned());
+            }
+        });
         let identity = self.authenticate(&snapshot, &parts, &path, open)?;
         // WHY: a header that a rule makes of claims is judged as the token tells it, never as the caller wrote it.
         self.rewrite(&mut parts, checked.host.clone(), &path, &identity)?;

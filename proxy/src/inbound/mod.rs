@@ -6,7 +6,7 @@ pub mod handshakes;
 pub mod http;
 pub mod tcp;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -118,6 +118,14 @@ async fn accept(
         protocol,
         source: Some(source),
         port: inbound.forward.port(),
+        destination: Some(local_address(inbound, &stream)),
+        remote: None,
+        sni: stream
+            .get_ref()
+            .1
+            .server_name()
+            .unwrap_or_default()
+            .to_owned(),
     });
     Some(Accepted {
         stream,
@@ -213,18 +221,19 @@ fn policy_connection(
     source: SocketAddr,
     stream: &TlsStream<TcpStream>,
 ) -> ravelin_policies::Connection {
-    let (socket, tls) = stream.get_ref();
-    let destination = socket
-        .local_addr()
-        .map_or(inbound.listen.ip(), |address| address.ip());
     ravelin_policies::Connection {
         principal: Some(peer.id().clone()),
         source_ip: source.ip(),
         remote_ip: source.ip(),
-        destination_ip: destination,
+        destination_ip: local_address(inbound, stream),
         destination_port: inbound.forward.port(),
-        sni: tls.server_name().map(str::to_owned),
+        sni: stream.get_ref().1.server_name().map(str::to_owned),
     }
+}
+
+fn local_address(inbound: &InboundListener, stream: &TlsStream<TcpStream>) -> IpAddr {
+    let address = stream.get_ref().0.local_addr();
+    address.map_or(inbound.listen.ip(), |address| address.ip())
 }
 
 /// The record's form of a decision.
