@@ -44,12 +44,15 @@ pub struct ProxyConfig {
     /// Share of allowed calls that is recorded; refusals always are.
     #[serde(default = "default_sample")]
     pub decision_sample_allowed: f64,
+    /// Proxies in front of this one, the direct peer among them, whose `X-Forwarded-For` is believed (rule 36).
+    #[serde(default)]
+    pub num_trusted_proxies: usize,
     /// Log output.
     #[serde(default)]
     pub log: TelemetryConfig,
 }
 
-/// A listener that accepts mutual TLS alone.
+/// A listener for peers: mutual TLS alone, unless a PeerAuthentication says otherwise for the workload port.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InboundListener {
@@ -115,6 +118,9 @@ pub enum ConfigError {
     /// A drain without end.
     #[error("`drain` must be at most 1h")]
     Drain,
+    /// More proxies than can stand in front of one.
+    #[error("`num_trusted_proxies` must be at most {max}", max = limits::TRUSTED_PROXIES_MAX)]
+    TrustedProxies,
     /// Not a share.
     #[error("`decision_sample_allowed` must lie between 0.0 and 1.0")]
     Sample,
@@ -144,6 +150,9 @@ impl ProxyConfig {
         }
         if self.drain > limits::DRAIN_MAX {
             return Err(ConfigError::Drain);
+        }
+        if self.num_trusted_proxies > limits::TRUSTED_PROXIES_MAX {
+            return Err(ConfigError::TrustedProxies);
         }
         if !(0.0..=1.0).contains(&self.decision_sample_allowed) {
             return Err(ConfigError::Sample);
@@ -317,6 +326,11 @@ mod tests {
                 "sample",
                 top("decision_sample_allowed = 2.0"),
                 "between 0.0 and 1.0",
+            ),
+            (
+                "trusted proxies",
+                top("num_trusted_proxies = 17"),
+                "at most 16",
             ),
             ("name", GOOD.replace("orders", ""), "1 to 128 characters"),
             (

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use ravelin_policies::PeerMode;
 use ravelin_proto::time::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -69,12 +70,20 @@ pub struct LiveConnection {
     identity_generation: u64,
     bundle_judged: Cell<u64>,
     carried: Carried,
+    accepted_for: Option<u16>,
     own_expires_at: Option<Timestamp>,
-    policies_judged: Cell<u64>,
+    policies_judged: Cell<Judged>,
     denylist_judged: Cell<u64>,
     refusal: Cell<Option<&'static str>>,
     calls: Cell<u64>,
     orders: watch::Sender<Order>,
+}
+
+/// By what policy last judged a connection, and until when that holds.
+#[derive(Clone, Copy, Debug)]
+struct Judged {
+    revision: u64,
+    until: Option<Timestamp>,
 }
 
 /// What is needed to register a connection.
@@ -88,8 +97,10 @@ pub struct NewConnection {
     pub address: SocketAddr,
     /// When it was opened.
     pub opened: Timestamp,
-    /// The authenticated peer; none for the application's connections.
+    /// The authenticated peer; none for the application's connections and for plain text.
     pub peer: Option<Rc<Peer>>,
+    /// The workload port that an inbound connection is for; its mode must go on to accept it (rule 82).
+    pub accepted_for: Option<u16>,
     /// Generation of the own SVID that it was opened with.
     pub identity_generation: u64,
     /// Mesh revision that it was judged by.
@@ -152,8 +163,13 @@ impl Connections {
             identity_generation: new.identity_generation,
             bundle_judged: Cell::new(0),
             carried: new.carried,
+            accepted_for: new.accepted_for,
             own_expires_at: new.own_expires_at,
-            policies_judged: Cell::new(new.mesh_revision),
+            // WHY: until now only: the first look finds out when a policy begins or ceases to hold.
+            policies_judged: Cell::new(Judged {
+                revision: new.mesh_revision,
+                until: Some(new.opened),
+            }),
             denylist_judged: Cell::new(0),
             refusal: Cell::new(None),
             calls: Cell::new(0),
@@ -283,7 +299,35 @@ impl LiveConnection {
     }
 
     fn refusal_by(&self, snapshot: &Snapshot, now: Timestamp) -> Option<(&'static str, Duration)> {
-        let peer = self.peer.as_ref()?;
+        if let Some(code) = self.refusal_by_mode(snapshot) {
+            return Some((code, limits::DENIED_GRACE));
+        }
+        if let Some(peer) = &self.peer
+            && let Some(refusal) = self.refusal_of_peer(peer, snapshot, now)
+        {
+            return Some(refusal);
+        }
+        self.judge_tokens(snapshot, now);
+        self.judge_by_policy(snapshot, now)
+    }
+
+    /// A change of the port's mode ends what it no longer accepts (rule 82).
+    fn refusal_by_mode(&self, snapshot: &Snapshot) -> Option<&'static str> {
+        let mode = snapshot.policies.peer_mode(self.accepted_for?);
+        match (mode, &self.peer) {
+            (PeerMode::Strict, None) => Some("plaintext_refused"),
+            (PeerMode::Disable, Some(_)) => Some("tls_refused"),
+            (PeerMode::Strict | PeerMode::Permissive, Some(_))
+            | (PeerMode::Permissive | PeerMode::Disable, None) => None,
+        }
+    }
+
+    fn refusal_of_peer(
+        &self,
+        peer: &Peer,
+        snapshot: &Snapshot,
+        now: Timestamp,
+    ) -> Option<(&'static str, Duration)> {
         if snapshot.is_denied(peer, now) {
             return Some(("peer_denied", limits::DENIED_GRACE));
         }
@@ -302,8 +346,7 @@ impl LiveConnection {
         {
             return Some(("svid_expired", Duration::ZERO));
         }
-        self.judge_tokens(snapshot, now);
-        self.judge_by_policy(snapshot, now)
+        None
     }
 
     /// Calls whose token was revoked end alone; the connection goes on.
@@ -321,9 +364,15 @@ impl LiveConnection {
         snapshot: &Snapshot,
         now: Timestamp,
     ) -> Option<(&'static str, Duration)> {
-        if self.policies_judged.replace(snapshot.mesh_revision) == snapshot.mesh_revision {
+        let judged = self.policies_judged.get();
+        let is_due = judged.until.is_some_and(|until| until <= now);
+        if judged.revision == snapshot.mesh_revision && !is_due {
             return None;
         }
+        self.policies_judged.set(Judged {
+            revision: snapshot.mesh_revision,
+            until: snapshot.policies.next_change(now),
+        });
         match &self.carried {
             Carried::Tcp(connection) => {
                 let decision = snapshot.policies.authorize_tcp(connection, now);

@@ -60,8 +60,6 @@ pub struct ConnectionFacts {
     pub port: u16,
     /// Address that the connection came to.
     pub destination: Option<IpAddr>,
-    /// The client's address, where it is not that of `source`.
-    pub remote: Option<IpAddr>,
     /// Server name of the TLS handshake; empty without one.
     pub sni: String,
 }
@@ -81,6 +79,10 @@ pub struct Verdict {
     pub revision: u64,
     /// One line for a person.
     pub reason: String,
+    /// Recorded whatever the sampling says.
+    pub is_audited: bool,
+    /// Another answer, which the dry-run policies would give if they were enforced.
+    pub dry_run: Option<pb::DryRun>,
 }
 
 /// One call, in the cheapest form that can cross threads.
@@ -98,6 +100,8 @@ pub struct CallRecord {
     pub host: Option<HeaderValue>,
     /// Path that was judged.
     pub path: String,
+    /// The client's address, where trusted proxies name it.
+    pub remote: Option<IpAddr>,
     /// The path as it came, where it is not `path`.
     pub raw_path: String,
     /// `<issuer>/<subject>` of an accepted token.
@@ -126,6 +130,7 @@ impl CallRecord {
             method: None,
             host: None,
             path: String::new(),
+            remote: None,
             raw_path: String::new(),
             request_principal: String::new(),
             jti: String::new(),
@@ -169,8 +174,10 @@ impl CallRecord {
             reason: bounded(&self.verdict.reason),
             sni: bounded(&connection.sni),
             destination_address: address(connection.destination),
-            remote_address: address(connection.remote),
+            remote_address: address(self.remote),
             raw_path: bounded(&self.raw_path),
+            is_audited: self.verdict.is_audited,
+            dry_run: self.verdict.dry_run.clone(),
         }
     }
 }
@@ -213,9 +220,10 @@ impl DecisionSink {
         }
     }
 
-    /// Queues `record` unless it is an allowed call outside the sample.
+    /// Queues `record` unless it is an allowed call outside the sample that no policy wants to see.
     pub fn write(&self, record: CallRecord) {
-        if record.verdict.is_allowed && !self.is_sampled() {
+        let verdict = &record.verdict;
+        if verdict.is_allowed && !verdict.is_audited && !self.is_sampled() {
             return;
         }
         if self.queue.try_send(record).is_err() {

@@ -21,8 +21,10 @@ pub enum HeadRefusal {
     HostMismatch,
     /// Not a host with an optional port.
     HostMalformed,
-    /// CONNECT or TRACE, or not a method of letters.
+    /// CONNECT or TRACE.
     Method,
+    /// Not a method in upper case (rule 39).
+    MethodMalformed,
     /// A header that asks the application to act under another method.
     MethodOverride,
     /// The target is too long.
@@ -52,6 +54,7 @@ impl HeadRefusal {
             Self::HostMismatch => "host_mismatch",
             Self::HostMalformed => "host_malformed",
             Self::Method => "method_refused",
+            Self::MethodMalformed => "method_malformed",
             Self::MethodOverride => "method_override_refused",
             Self::TargetTooLong => "target_too_long",
             Self::TargetForm => "target_form_refused",
@@ -76,6 +79,7 @@ impl HeadRefusal {
             | Self::HostRepeated
             | Self::HostMismatch
             | Self::HostMalformed
+            | Self::MethodMalformed
             | Self::MethodOverride
             | Self::TargetForm
             | Self::ConnectionNames
@@ -137,7 +141,10 @@ fn check_method(method: &Method) -> Result<(), HeadRefusal> {
         .as_str()
         .bytes()
         .all(|byte| byte.is_ascii_uppercase() || byte == b'-');
-    if !is_word || *method == Method::CONNECT || *method == Method::TRACE {
+    if !is_word {
+        return Err(HeadRefusal::MethodMalformed);
+    }
+    if *method == Method::CONNECT || *method == Method::TRACE {
         return Err(HeadRefusal::Method);
     }
     Ok(())
@@ -538,11 +545,22 @@ mod tests {
     }
 
     #[test]
-    fn threat_52_methods_that_change_the_meaning_are_refused() {
-        for method in ["CONNECT", "TRACE", "get", "G3T", "GE_T"] {
+    fn rule_39_threat_52_methods_that_change_the_meaning_are_refused() {
+        for (method, want) in [
+            ("CONNECT", HeadRefusal::Method),
+            ("TRACE", HeadRefusal::Method),
+            ("get", HeadRefusal::MethodMalformed),
+            ("Get", HeadRefusal::MethodMalformed),
+            ("G3T", HeadRefusal::MethodMalformed),
+            ("GE_T", HeadRefusal::MethodMalformed),
+        ] {
             let refused = check(&mut head(method, "/", &[("host", "a")])).unwrap_err();
-            assert_eq!(refused, HeadRefusal::Method, "{method}");
+            assert_eq!(refused, want, "{method}");
         }
+        assert_eq!(
+            HeadRefusal::MethodMalformed.status(),
+            StatusCode::BAD_REQUEST
+        );
         for name in [
             "x-http-method-override",
             "x_http_method_override",

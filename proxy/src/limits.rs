@@ -16,6 +16,12 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub const HANDSHAKES_PER_SOURCE_MAX: usize = 256;
 /// From accept to the end of the TLS handshake.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// A TCP client that sends nothing for so long, where plain text is accepted, waits for the server to speak first.
+pub const SILENCE_IS_PLAIN: Duration = Duration::from_secs(3);
+/// Buffer for the first bytes of a plain-text connection.
+pub const SNIFFED_BYTES: usize = 1024;
+/// Proxies in front of this one that a configuration file may trust.
+pub const TRUSTED_PROXIES_MAX: usize = 16;
 /// From the end of the handshake, or of the last response, to the end of the next request head (HTTP/1.1).
 pub const HEAD_DEADLINE: Duration = Duration::from_mins(1);
 /// The same for the application's own connections, which keep longer than common clients do.

@@ -17,7 +17,7 @@ use crate::token::Headers;
 /// The calls of one connection.
 #[derive(Debug)]
 pub struct LiveCalls {
-    connection: Connection,
+    connection: Rc<Connection>,
     calls: RefCell<BTreeMap<u64, Rc<LiveCall>>>,
     next: Cell<u64>,
 }
@@ -26,11 +26,42 @@ pub struct LiveCalls {
 #[derive(Debug)]
 struct LiveCall {
     head: Rc<Parts>,
-    host: HeaderValue,
-    path: NormalizedPath,
-    identity: RequestIdentity,
+    judged: JudgedBy,
     cut: Cell<Option<&'static str>>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// What a call is judged by, besides its head.
+#[derive(Debug)]
+pub struct JudgedBy {
+    /// The connection, with the client that trusted proxies name.
+    pub connection: Rc<Connection>,
+    /// Host with its port if one was given, lower case.
+    pub host: HeaderValue,
+    /// The path that is forwarded.
+    pub path: NormalizedPath,
+    /// What its tokens say.
+    pub identity: RequestIdentity,
+}
+
+impl JudgedBy {
+    /// As the policies take it.
+    pub fn call<'a>(
+        &'a self,
+        head: &'a Parts,
+        headers: &'a Headers<'a>,
+        now: Timestamp,
+    ) -> HttpCall<'a> {
+        HttpCall {
+            connection: &self.connection,
+            method: head.method.as_str(),
+            host: self.host.to_str().unwrap_or_default(),
+            path: &self.path,
+            headers,
+            identity: &self.identity,
+            now,
+        }
+    }
 }
 
 /// A registered call; dropping it removes it.
@@ -45,32 +76,24 @@ impl LiveCalls {
     /// For one connection without calls.
     pub fn new(connection: Connection) -> Rc<Self> {
         Rc::new(Self {
-            connection,
+            connection: Rc::new(connection),
             calls: RefCell::default(),
             next: Cell::new(0),
         })
     }
 
     /// What policy sees of the connection.
-    pub fn connection(&self) -> &Connection {
+    pub fn connection(&self) -> &Rc<Connection> {
         &self.connection
     }
 
     /// Registers a call that was allowed.
-    pub fn register(
-        self: &Rc<Self>,
-        head: Rc<Parts>,
-        host: HeaderValue,
-        path: NormalizedPath,
-        identity: RequestIdentity,
-    ) -> RegisteredCall {
+    pub fn register(self: &Rc<Self>, head: Rc<Parts>, judged: JudgedBy) -> RegisteredCall {
         let id = self.next.get();
         self.next.set(id.wrapping_add(1));
         let call = Rc::new(LiveCall {
             head,
-            host,
-            path,
-            identity,
+            judged,
             cut: Cell::new(None),
             waker: RefCell::new(None),
         });
@@ -86,15 +109,7 @@ impl LiveCalls {
     pub fn judge(&self, policies: &WorkloadPolicies, now: Timestamp) {
         for call in self.calls.borrow().values() {
             let headers = Headers::new(&call.head.headers);
-            let decision = policies.authorize_http(&HttpCall {
-                connection: &self.connection,
-                method: call.head.method.as_str(),
-                host: call.host.to_str().unwrap_or_default(),
-                path: &call.path,
-                headers: &headers,
-                identity: &call.identity,
-                now,
-            });
+            let decision = policies.authorize_http(&call.judged.call(&call.head, &headers, now));
             if !decision.is_allowed {
                 call.cut(decision.code);
             }
@@ -104,7 +119,7 @@ impl LiveCalls {
     /// Cuts every call whose token is on the deny-list of `snapshot`.
     pub fn judge_tokens(&self, snapshot: &Snapshot, now: Timestamp) {
         for call in self.calls.borrow().values() {
-            if snapshot.is_token_denied(&call.identity, now) {
+            if snapshot.is_token_denied(&call.judged.identity, now) {
                 call.cut("token_denied");
             }
         }

@@ -41,6 +41,13 @@ pub struct RefusalLabels {
     pub code: &'static str,
 }
 
+/// Label of a dry-run answer.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct DryRunLabels {
+    /// `allowed` or `denied`.
+    pub result: &'static str,
+}
+
 /// Labels of a connection gauge.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct DirectionLabels {
@@ -56,6 +63,7 @@ pub struct Metrics {
     durations: Family<CallLabels, Buckets>,
     response_bytes: Family<CallLabels, Counter>,
     refusals: Family<RefusalLabels, Counter>,
+    dry_runs: Family<DryRunLabels, Counter>,
     tcp_opened: Family<CallLabels, Counter>,
     tcp_closed: Family<CallLabels, Counter>,
     tcp_sent: Family<CallLabels, Counter>,
@@ -88,6 +96,7 @@ impl Metrics {
             durations: Family::default(),
             response_bytes: Family::default(),
             refusals: Family::default(),
+            dry_runs: Family::default(),
             tcp_opened: Family::default(),
             tcp_closed: Family::default(),
             tcp_sent: Family::default(),
@@ -144,6 +153,11 @@ impl Metrics {
             "ravelin_proxy_refusals",
             "Refused calls and connections",
             self.refusals.clone(),
+        );
+        registry.register(
+            "ravelin_proxy_dry_run",
+            "Answers if the dry-run policies were enforced as well",
+            self.dry_runs.clone(),
         );
         registry.register(
             "ravelin_proxy_retries",
@@ -210,6 +224,12 @@ impl Metrics {
         self.refusals
             .get_or_create(&RefusalLabels { direction, code })
             .inc();
+    }
+
+    /// Counts what would be decided if the dry-run policies were enforced.
+    pub fn dry_run(&self, is_allowed: bool) {
+        let result = if is_allowed { "allowed" } else { "denied" };
+        self.dry_runs.get_or_create(&DryRunLabels { result }).inc();
     }
 
     /// Counts an open connection until the returned guard is dropped.

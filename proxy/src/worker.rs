@@ -164,6 +164,11 @@ impl Worker {
         self.common.clock.now()
     }
 
+    /// Proxies in front of this one that are believed.
+    pub fn trusted_proxies(&self) -> usize {
+        self.common.config.num_trusted_proxies
+    }
+
     /// Metrics of the process.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.common.metrics

@@ -287,6 +287,11 @@ async fn threat_52_53_54_ambiguous_heads_are_refused() {
             405,
         ),
         (
+            "a method in lower case",
+            "get /items HTTP/1.1\r\nhost: inventory.shop\r\n",
+            400,
+        ),
+        (
             "override",
             "GET /items HTTP/1.1\r\nhost: inventory.shop\r\nx-http-method-override: DELETE\r\n",
             400,

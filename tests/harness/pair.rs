@@ -111,6 +111,7 @@ fn proxy_config(workload: &Workload, agent_socket: &Path) -> ProxyConfig {
         admin: Some(any_port()),
         drain: Duration::from_secs(1),
         decision_sample_allowed: 1.0,
+        num_trusted_proxies: 0,
         log: TelemetryConfig::default(),
     }
 }

@@ -71,7 +71,7 @@ pub(crate) fn decision_columns(record: &Value) -> DecisionColumns {
 
 /// The canonical JSON of one decision.
 pub fn decision_json(decision: &Decision) -> String {
-    to_canonical(&json!({
+    let mut record = json!({
         "time_ms": decision.time_ms,
         "call_id": decision.call_id,
         "workload": decision.workload,
@@ -99,7 +99,23 @@ pub fn decision_json(decision: &Decision) -> String {
         "destination_address": decision.destination_address,
         "remote_address": decision.remote_address,
         "raw_path": decision.raw_path,
-    }))
+    });
+    // WHY: written where they say something, so that the records of older proxies stay as they are.
+    if let Value::Object(fields) = &mut record {
+        if decision.is_audited {
+            fields.insert("is_audited".to_owned(), Value::Bool(true));
+        }
+        if let Some(dry_run) = &decision.dry_run {
+            let answer = json!({
+                "is_allowed": dry_run.is_allowed,
+                "code": dry_run.code,
+                "policy": dry_run.policy,
+                "rule": dry_run.rule,
+            });
+            fields.insert("dry_run".to_owned(), answer);
+        }
+    }
+    to_canonical(&record)
 }
 
 /// The digest that the leaf carries: SHA-256 over the lines, joined by line feeds.

@@ -72,15 +72,7 @@ pub fn run(
             ports.drain.clone(),
         );
         let control = Control {
-            store: Store::new(
-                Arc::clone(&common.clock),
-                common
-                    .config
-                    .inbound
-                    .iter()
-                    .map(|inbound| inbound.forward.port())
-                    .collect(),
-            ),
+            store: Store::new(Arc::clone(&common.clock)),
             common,
             snapshots: ports.snapshots,
             adopted: ports.adopted,

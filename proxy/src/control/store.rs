@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use ravelin_policies::{MeshSet, PeerMode, SourceFile, WorkloadPolicies, set_digest};
+use ravelin_policies::{MeshSet, SourceFile, WorkloadPolicies, set_digest};
 use ravelin_proto::jwks::JwkSet;
 use ravelin_proto::pb::ravelin::v1 as pb;
 use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
@@ -65,9 +65,6 @@ pub enum ConfigRefusal {
         /// Why.
         reason: String,
     },
-    /// This proxy accepts mutual TLS alone.
-    #[error("the PeerAuthentication mode of port {0} is not supported yet: only STRICT is")]
-    PeerMode(u16),
     /// Older than what is in use.
     #[error("deny-list {offered} is older than {known}")]
     DenylistOlder {
@@ -103,7 +100,6 @@ pub struct Taken {
 #[derive(Debug)]
 pub struct Store {
     clock: SharedClock,
-    ports: Vec<u16>,
     generation: u64,
     mesh: Option<Mesh>,
     policies: Option<Policies>,
@@ -144,11 +140,10 @@ struct Offered {
 }
 
 impl Store {
-    /// Nothing in use yet. `ports` are the workload ports that the proxy serves.
-    pub fn new(clock: SharedClock, ports: Vec<u16>) -> Self {
+    /// Nothing in use yet.
+    pub fn new(clock: SharedClock) -> Self {
         Self {
             clock,
-            ports,
             generation: 0,
             mesh: None,
             policies: None,
@@ -250,7 +245,7 @@ impl Store {
         let compiled = [offered.map(|offered| &offered.svid), self.svid.as_ref()]
             .into_iter()
             .flatten()
-            .map(|svid| self.compile(&mesh, &svid.identity.id))
+            .map(|svid| Self::compile(&mesh, &svid.identity.id))
             .reduce(Result::or)
             .transpose()?;
         self.policies = compiled;
@@ -354,7 +349,7 @@ impl Store {
         if let Some(mesh) = &self.mesh
             && !is_compiled
         {
-            self.policies = Some(self.compile(mesh, workload)?);
+            self.policies = Some(Self::compile(mesh, workload)?);
         }
         self.svid = Some(offered.svid);
         self.server = offered.server;
@@ -371,7 +366,7 @@ impl Store {
         Ok(bundles.map(build).transpose()?)
     }
 
-    fn compile(&self, mesh: &Mesh, workload: &SpiffeId) -> Result<Policies, ConfigRefusal> {
+    fn compile(mesh: &Mesh, workload: &SpiffeId) -> Result<Policies, ConfigRefusal> {
         let compiled =
             WorkloadPolicies::compile(&mesh.set, &mesh.set.workload(workload), mesh.revision)
                 .map_err(|error| ConfigRefusal::Compile {
@@ -379,13 +374,6 @@ impl Store {
                     revision: mesh.revision,
                     reason: error.to_string(),
                 })?;
-        if let Some(port) = self
-            .ports
-            .iter()
-            .find(|port| compiled.peer_mode(**port) != PeerMode::Strict)
-        {
-            return Err(ConfigRefusal::PeerMode(*port));
-        }
         Ok(Policies {
             workload: workload.clone(),
             revision: mesh.revision,

@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use ravelin_policies::{HttpCall, NormalizedPath, RequestIdentity};
+use ravelin_policies::{Connection, NormalizedPath, RequestIdentity};
 use tokio::net::TcpStream;
 
 use super::{accept, policy_connection, register, verdict};
@@ -17,10 +17,11 @@ use crate::body::{BodySource, ProxyBody};
 use crate::config::InboundListener;
 use crate::connections::{Carried, LiveConnection};
 use crate::decision_log::{CallRecord, ConnectionFacts, OpenCall, Outcome, Verdict};
+use crate::forwarded;
 use crate::head::{self, HeadRefusal};
 use crate::identity::Peer;
-use crate::live_calls::{LiveCalls, RegisteredCall};
-use crate::metrics::{CallLabels, ConnectionCounters};
+use crate::live_calls::{JudgedBy, LiveCalls, RegisteredCall};
+use crate::metrics::ConnectionCounters;
 use crate::outbound;
 use crate::respond::{self, Refusal};
 use crate::serve::{self, Versions};
@@ -31,14 +32,15 @@ use crate::worker::Worker;
 
 const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
-/// One authenticated connection.
+/// One connection.
 struct PeerConnection {
     worker: Rc<Worker>,
     facts: Arc<ConnectionFacts>,
     live: Rc<LiveConnection>,
     counters: Rc<ConnectionCounters>,
     calls: Rc<LiveCalls>,
-    client_cert: HeaderValue,
+    /// None in plain text.
+    client_cert: Option<HeaderValue>,
     application: Rc<Pool>,
 }
 
@@ -81,46 +83,22 @@ pub async fn serve(
     stream: TcpStream,
     source: SocketAddr,
 ) {
-    let accepted = accept(
-        &worker,
-        &inbound,
-        stream,
-        source,
-        |snapshot| &snapshot.server.http,
-        "http",
-    )
-    .await;
-    let Some(accepted) = accepted else {
+    let Some(accepted) = accept(&worker, &inbound, stream, source).await else {
         return;
     };
-    let is_h2 = accepted.stream.get_ref().1.alpn_protocol() == Some(b"h2".as_slice());
-    let calls = LiveCalls::new(policy_connection(
-        &inbound,
-        &accepted.peer,
-        source,
-        &accepted.stream,
-    ));
-    let protocol = if is_h2 { "h2" } else { "http/1.1" };
-    let registered = register(
-        &worker,
-        &accepted,
-        protocol,
-        source,
-        Carried::Http(Rc::clone(&calls)),
-    );
-    let labels = CallLabels {
-        reporter: "destination",
-        source_principal: accepted.peer.id().to_string(),
-        destination_principal: accepted.snapshot.workload.to_string(),
-        destination_service: String::new(),
-        request_protocol: "http",
-        response_code: 0,
-        connection_security_policy: "mutual_tls",
+    let (versions, protocol) = if accepted.stream.is_http2() {
+        (Versions::Http2, "h2")
+    } else {
+        (Versions::Http1, "http/1.1")
     };
+    let calls = LiveCalls::new(policy_connection(&inbound, &accepted, source));
+    let carried = Carried::Http(Rc::clone(&calls));
+    let registered = register(&worker, &accepted, protocol, source, carried);
+    let peer = accepted.peer.as_deref();
     let connection = Rc::new(PeerConnection {
         calls,
-        client_cert: client_cert(&accepted.snapshot, &accepted.peer),
-        counters: Rc::new(worker.metrics().counters(labels)),
+        client_cert: peer.map(|peer| client_cert(&accepted.snapshot, peer)),
+        counters: Rc::new(worker.metrics().counters(accepted.labels("http"))),
         application: worker.application(inbound.forward),
         live: Rc::clone(registered.connection()),
         facts: accepted.facts,
@@ -130,11 +108,6 @@ pub async fn serve(
         let connection = Rc::clone(&connection);
         async move { Ok::<_, std::convert::Infallible>(connection.call(request).await) }
     });
-    let versions = if is_h2 {
-        Versions::Http2
-    } else {
-        Versions::Http1
-    };
     serve::serve(accepted.stream, versions, service, &registered).await;
 }
 
@@ -207,6 +180,7 @@ impl PeerConnection {
         if let Some(code) = self.live.refusal() {
             return Err(Refusal::denied(code).closing().into());
         }
+        let connection = self.connection(&parts, open);
         let checked = head::check(&mut parts)?;
         let call_id = serve::request_id(&mut parts.headers, || worker.call_id());
         note_head(open, &parts, &checked.host, call_id);
@@ -222,16 +196,35 @@ impl PeerConnection {
         let identity = self.authenticate(&snapshot, &parts, &path, open)?;
         // WHY: a header that a rule makes of claims is judged as the token tells it, never as the caller wrote it.
         self.rewrite(&mut parts, checked.host.clone(), &path, &identity)?;
-        self.authorize(&snapshot, &parts, checked.host(), &path, &identity, open)?;
+        let host = checked.host;
+        let judged = JudgedBy {
+            connection,
+            host,
+            path,
+            identity,
+        };
+        self.authorize(&snapshot, &parts, &judged, open)?;
         if serve::is_too_large(&parts.headers) {
             return Err(Refusal::body_too_large().closing().into());
         }
         let head = Rc::new(parts);
-        let live = self
-            .calls
-            .register(Rc::clone(&head), checked.host, path, identity);
+        let live = self.calls.register(Rc::clone(&head), judged);
         let answered = self.forward(&head, body, &live, open).await?;
         Ok((answered, live))
+    }
+
+    /// The connection as one call is judged by it: behind trusted proxies each call has its own client.
+    fn connection(&self, parts: &Parts, open: &mut OpenCall) -> Rc<Connection> {
+        let connection = self.calls.connection();
+        let client = forwarded::client(&parts.headers, self.worker.trusted_proxies());
+        let Some(remote_ip) = client else {
+            return Rc::clone(connection);
+        };
+        note(open, |record| record.remote = client);
+        Rc::new(Connection {
+            remote_ip,
+            ..Connection::clone(connection)
+        })
     }
 
     async fn forward(
@@ -281,23 +274,15 @@ impl PeerConnection {
         &self,
         snapshot: &Snapshot,
         parts: &Parts,
-        host: &str,
-        path: &NormalizedPath,
-        identity: &RequestIdentity,
+        judged: &JudgedBy,
         open: &mut OpenCall,
     ) -> Result<(), Refused> {
         let headers = Headers::new(&parts.headers);
-        let call = HttpCall {
-            connection: self.calls.connection(),
-            method: parts.method.as_str(),
-            host,
-            path,
-            headers: &headers,
-            identity,
-            now: self.worker.now(),
-        };
+        let call = judged.call(parts, &headers, self.worker.now());
         let decision = snapshot.policies.authorize_http(&call);
-        note(open, |record| record.verdict = verdict(&decision));
+        note(open, |record| {
+            record.verdict = verdict(&self.worker, &decision);
+        });
         if decision.is_allowed {
             return Ok(());
         }
@@ -337,7 +322,9 @@ impl PeerConnection {
             parts.headers.insert(name, value);
         }
         parts.headers.insert(header::HOST, host);
-        parts.headers.insert(CLIENT_CERT, self.client_cert.clone());
+        if let Some(client_cert) = &self.client_cert {
+            parts.headers.insert(CLIENT_CERT, client_cert.clone());
+        }
         Ok(())
     }
 }

@@ -1,42 +1,61 @@
 //! What peers call: mutual TLS first, then HTTP or plain bytes. The order of the steps is the security argument.
 //!
-//! Accept, handshake within a deadline, authenticated peer, registration, and only then the first byte of a call.
+//! Accept, handshake within a deadline, authenticated peer, registration, and only then the first byte of a call. Plain
+//! text is taken only where a PeerAuthentication says so, and then nobody is authenticated.
 
 pub mod handshakes;
 pub mod http;
+pub mod stream;
 pub mod tcp;
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use ravelin_policies::RuleRef;
+use ravelin_proto::pb::ravelin::v1 as pb;
 use ravelin_runtime::tls::PeerError;
-use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
-use crate::config::InboundListener;
+use crate::config::{InboundListener, Protocol};
 use crate::connections::{Carried, Direction, NewConnection, Registered};
 use crate::decision_log::{CallRecord, ConnectionFacts, Outcome, Verdict};
 use crate::identity::Peer;
 use crate::limits;
+use crate::metrics::CallLabels;
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;
+use stream::PeerStream;
 
 pub use self::http::serve as serve_http;
 pub use self::tcp::serve as serve_tcp;
 
-/// First byte of a TLS record that carries a handshake.
-const TLS_HANDSHAKE: u8 = 0x16;
-
-/// An authenticated connection, before its first call.
+/// A connection before its first call. Without a peer it is plain text.
 struct Accepted {
-    stream: TlsStream<TcpStream>,
-    peer: Rc<Peer>,
+    stream: PeerStream,
+    peer: Option<Rc<Peer>>,
     snapshot: Arc<Snapshot>,
     facts: Arc<ConnectionFacts>,
+}
+
+impl Accepted {
+    /// The labels of its metrics.
+    fn labels(&self, request_protocol: &'static str) -> CallLabels {
+        CallLabels {
+            reporter: "destination",
+            source_principal: self.facts.peer.clone(),
+            destination_principal: self.facts.workload.clone(),
+            destination_service: String::new(),
+            request_protocol,
+            response_code: 0,
+            connection_security_policy: if self.peer.is_some() {
+                "mutual_tls"
+            } else {
+                "none"
+            },
+        }
+    }
 }
 
 /// Registers a connection, so that every change judges it again, and judges it once now: what changed since the handshake
@@ -48,29 +67,29 @@ fn register(
     source: SocketAddr,
     carried: Carried,
 ) -> Registered {
+    let peer = accepted.peer.clone();
     let registered = worker.connections().register(NewConnection {
         direction: Direction::Inbound,
         protocol,
         address: source,
         opened: worker.now(),
-        peer: Some(Rc::clone(&accepted.peer)),
+        own_expires_at: peer.as_ref().map(|_| accepted.snapshot.svid.expires_at),
+        peer,
+        accepted_for: Some(accepted.facts.port),
         identity_generation: accepted.snapshot.identity_generation,
         mesh_revision: accepted.snapshot.mesh_revision,
-        own_expires_at: Some(accepted.snapshot.svid.expires_at),
         carried,
     });
     worker.judge_one(registered.connection());
     registered
 }
 
-/// Takes a connection as far as an authenticated peer; anything else is closed and recorded.
+/// Takes a connection as far as an authenticated peer, or as the port's mode allows; anything else is closed and recorded.
 async fn accept(
     worker: &Rc<Worker>,
     inbound: &InboundListener,
     stream: TcpStream,
     source: SocketAddr,
-    config: fn(&Snapshot) -> &Arc<ServerConfig>,
-    protocol: &'static str,
 ) -> Option<Accepted> {
     let Some(place) = worker.handshakes().enter(source.ip()) else {
         // WHY: counted and not recorded: a flood must not push other records out of the decision log.
@@ -87,8 +106,13 @@ async fn accept(
         refuse(Some(&snapshot), "svid_expired");
         return None;
     }
-    let config = Arc::clone(config(&snapshot));
-    let stream = match timeout(limits::HANDSHAKE_DEADLINE, handshake(stream, config)).await {
+    let (config, protocol) = match inbound.protocol {
+        Protocol::Http => (&snapshot.server.http, "http"),
+        Protocol::Tcp => (&snapshot.server.tcp, "tcp"),
+    };
+    let mode = snapshot.policies.peer_mode(inbound.forward.port());
+    let opened = PeerStream::open(stream, Arc::clone(config), mode, inbound.protocol);
+    let stream = match timeout(limits::HANDSHAKE_DEADLINE, opened).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(None)) => return None,
         Ok(Err(Some(code))) => {
@@ -101,55 +125,51 @@ async fn accept(
         }
     };
     drop(place);
-    let peer = ravelin_runtime::tls::peer_identity(stream.get_ref().1)
-        .and_then(|peer| Peer::new(peer).ok());
-    let Some(peer) = peer else {
-        refuse(Some(&snapshot), "peer_untrusted");
-        return None;
+    let peer = match authenticated(worker, &snapshot, &stream) {
+        Ok(peer) => peer,
+        Err(code) => {
+            refuse(Some(&snapshot), code);
+            return None;
+        }
     };
-    if snapshot.is_denied(&peer, worker.now()) {
-        refuse(Some(&snapshot), "peer_denied");
-        return None;
-    }
-    let facts = Arc::new(ConnectionFacts {
+    let facts = ConnectionFacts {
         workload: snapshot.workload.to_string(),
-        peer: peer.id().to_string(),
-        peer_serial: peer.serial().to_owned(),
+        peer: text(peer.as_ref().map(|peer| peer.id())),
+        peer_serial: text(peer.as_ref().map(|peer| peer.serial())),
         protocol,
         source: Some(source),
         port: inbound.forward.port(),
         destination: Some(local_address(inbound, &stream)),
-        remote: None,
-        sni: stream
-            .get_ref()
-            .1
-            .server_name()
-            .unwrap_or_default()
-            .to_owned(),
-    });
+        sni: text(stream.tls().and_then(|tls| tls.server_name())),
+    };
     Some(Accepted {
         stream,
-        peer: Rc::new(peer),
+        peer,
         snapshot,
-        facts,
+        facts: Arc::new(facts),
     })
 }
 
-/// `Err(None)`: the other side closed without a word, such as a port check.
-async fn handshake(
-    stream: TcpStream,
-    config: Arc<ServerConfig>,
-) -> Result<TlsStream<TcpStream>, Option<&'static str>> {
-    let mut first = [0];
-    match stream.peek(&mut first).await {
-        Ok(0) | Err(_) => return Err(None),
-        Ok(_) if first != [TLS_HANDSHAKE] => return Err(Some("plaintext_refused")),
-        Ok(_) => {}
+/// Who is at the other end: with mutual TLS somebody who may call, with plain text nobody.
+fn authenticated(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    stream: &PeerStream,
+) -> Result<Option<Rc<Peer>>, &'static str> {
+    let Some(tls) = stream.tls() else {
+        return Ok(None);
+    };
+    let peer = ravelin_runtime::tls::peer_identity(tls)
+        .and_then(|peer| Peer::new(peer).ok())
+        .ok_or("peer_untrusted")?;
+    if snapshot.is_denied(&peer, worker.now()) {
+        return Err("peer_denied");
     }
-    TlsAcceptor::from(config)
-        .accept(stream)
-        .await
-        .map_err(|error| Some(handshake_code(&error)))
+    Ok(Some(Rc::new(peer)))
+}
+
+fn text(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
 }
 
 /// The verifier's reason travels inside the TLS error.
@@ -202,6 +222,7 @@ fn refused(
 fn reason(code: &str) -> &'static str {
     match code {
         "plaintext_refused" => "the connection did not begin with a TLS handshake",
+        "tls_refused" => "a PeerAuthentication allows this port plain text alone",
         "peer_no_certificate" => "the peer presented no certificate",
         "peer_untrusted" => "the peer's certificate leads to no authority of its trust domain",
         "peer_expired" => "the peer's certificate has expired",
@@ -217,37 +238,60 @@ fn reason(code: &str) -> &'static str {
 /// What policy sees of a connection.
 fn policy_connection(
     inbound: &InboundListener,
-    peer: &Peer,
+    accepted: &Accepted,
     source: SocketAddr,
-    stream: &TlsStream<TcpStream>,
 ) -> ravelin_policies::Connection {
     ravelin_policies::Connection {
-        principal: Some(peer.id().clone()),
+        principal: accepted.peer.as_ref().map(|peer| peer.id().clone()),
         source_ip: source.ip(),
         remote_ip: source.ip(),
-        destination_ip: local_address(inbound, stream),
+        destination_ip: local_address(inbound, &accepted.stream),
         destination_port: inbound.forward.port(),
-        sni: stream.get_ref().1.server_name().map(str::to_owned),
+        sni: accepted
+            .stream
+            .tls()
+            .and_then(|tls| tls.server_name())
+            .map(str::to_owned),
     }
 }
 
-fn local_address(inbound: &InboundListener, stream: &TlsStream<TcpStream>) -> IpAddr {
-    let address = stream.get_ref().0.local_addr();
+fn local_address(inbound: &InboundListener, stream: &PeerStream) -> IpAddr {
+    let address = stream.socket().local_addr();
     address.map_or(inbound.listen.ip(), |address| address.ip())
 }
 
-/// The record's form of a decision.
-fn verdict(decision: &ravelin_policies::Decision) -> Verdict {
+/// The record's form of a decision. What the dry-run policies would say is counted here.
+fn verdict(worker: &Worker, decision: &ravelin_policies::Decision) -> Verdict {
+    let (policy, rule) = named(decision.by.as_deref());
+    if let Some(shadow) = &decision.shadow {
+        worker.metrics().dry_run(shadow.is_allowed);
+    }
+    let other = decision.shadow.as_ref();
+    let dry_run = other
+        .filter(|shadow| shadow.is_allowed != decision.is_allowed)
+        .map(|shadow| {
+            let (policy, rule) = named(shadow.by.as_deref());
+            pb::DryRun {
+                is_allowed: shadow.is_allowed,
+                code: shadow.code.to_owned(),
+                policy,
+                rule,
+            }
+        });
     Verdict {
         is_allowed: decision.is_allowed,
         code: decision.code,
-        policy: decision
-            .by
-            .as_ref()
-            .map(|by| by.policy.to_string())
-            .unwrap_or_default(),
-        rule: decision.by.as_ref().map_or(0, |by| by.rule),
+        policy,
+        rule,
         revision: decision.revision,
         reason: String::new(),
+        is_audited: decision.is_audited,
+        dry_run,
     }
+}
+
+/// Policy and rule as the record names them (rule 10).
+fn named(by: Option<&RuleRef>) -> (String, u32) {
+    by.map(|by| (by.policy.to_string(), by.rule))
+        .unwrap_or_default()
 }

@@ -10,7 +10,6 @@ use super::{accept, policy_connection, register, verdict};
 use crate::config::InboundListener;
 use crate::connections::Carried;
 use crate::decision_log::{CallRecord, Outcome};
-use crate::metrics::CallLabels;
 use crate::relay;
 use crate::upstream::dial;
 use crate::worker::Worker;
@@ -22,26 +21,17 @@ pub async fn serve(
     stream: TcpStream,
     source: SocketAddr,
 ) {
-    let accepted = accept(
-        &worker,
-        &inbound,
-        stream,
-        source,
-        |snapshot| &snapshot.server.tcp,
-        "tcp",
-    )
-    .await;
-    let Some(accepted) = accepted else {
+    let Some(accepted) = accept(&worker, &inbound, stream, source).await else {
         return;
     };
-    let connection = policy_connection(&inbound, &accepted.peer, source, &accepted.stream);
+    let connection = policy_connection(&inbound, &accepted, source);
     let decision = accepted
         .snapshot
         .policies
         .authorize_tcp(&connection, worker.now());
     let started = tokio::time::Instant::now();
     let mut record = CallRecord::new(Arc::clone(&accepted.facts), worker.now(), worker.call_id());
-    record.verdict = verdict(&decision);
+    record.verdict = verdict(&worker, &decision);
     if !decision.is_allowed {
         worker.metrics().refused("inbound", decision.code);
         record.outcome = Outcome::Completed;
@@ -49,15 +39,7 @@ pub async fn serve(
         return;
     }
     let registered = register(&worker, &accepted, "tcp", source, Carried::Tcp(connection));
-    let counters = worker.metrics().tcp(&CallLabels {
-        reporter: "destination",
-        source_principal: accepted.peer.id().to_string(),
-        destination_principal: accepted.snapshot.workload.to_string(),
-        destination_service: String::new(),
-        request_protocol: "tcp",
-        response_code: 0,
-        connection_security_policy: "mutual_tls",
-    });
+    let counters = worker.metrics().tcp(&accepted.labels("tcp"));
     match dial::tcp(inbound.forward).await {
         Err(error) => {
             tracing::warn!(%error, "the application cannot be reached");

@@ -41,6 +41,7 @@ pub async fn serve_http(worker: Rc<Worker>, stream: TcpStream, source: SocketAdd
         address: source,
         opened: worker.now(),
         peer: None,
+        accepted_for: None,
         identity_generation: 0,
         mesh_revision: 0,
         own_expires_at: None,

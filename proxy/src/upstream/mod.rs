@@ -371,6 +371,7 @@ impl Pool {
             address,
             opened: worker.now(),
             peer: Some(Rc::clone(&peer)),
+            accepted_for: None,
             identity_generation: snapshot.identity_generation,
             mesh_revision: snapshot.mesh_revision,
             own_expires_at: Some(snapshot.svid.expires_at),
