@@ -23,6 +23,17 @@ impl<'n> Fields<'n> {
         known: &[&str],
         problems: &mut Problems<'_>,
     ) -> Option<Self> {
+        Self::of_export(node, what, known, &[], problems)
+    }
+
+    /// The same, for an object that a cluster may have added the `ignored` fields to.
+    pub(crate) fn of_export(
+        node: &'n Node,
+        what: &'n str,
+        known: &[&str],
+        ignored: &[&str],
+        problems: &mut Problems<'_>,
+    ) -> Option<Self> {
         let Value::Map(members) = &node.value else {
             problems.error(
                 node.at,
@@ -32,6 +43,9 @@ impl<'n> Fields<'n> {
             return None;
         };
         for member in members {
+            if ignored.contains(&member.key.as_str()) {
+                continue;
+            }
             if !known.contains(&member.key.as_str()) {
                 let help = near_miss(&member.key, known.iter().copied())
                     .or_else(|| Some(format!("the fields of {what} are {}", known.join(", "))));

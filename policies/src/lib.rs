@@ -39,7 +39,7 @@ pub use decision::{
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use diff::{ChangeAction, ObjectChange, diff_sets};
 pub use explain::{Explanation, NearestMiss};
-pub use load::load;
+pub use load::{TRUST_DOMAIN_DEFAULT, load, load_with_defaults};
 pub use object::{Labels, Location, Metadata, ObjectRecord, Workload};
 pub use path::{NormalizedPath, PathNormalization, PathRefusal, normalize};
 pub use schema::{

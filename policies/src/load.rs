@@ -3,18 +3,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ravelin_proto::spiffe_id::TrustDomain;
+
 use crate::diagnostic::{Diagnostic, Diagnostics, Problems, Span};
 use crate::document::{self, Node, Value};
 use crate::limits;
 use crate::object::{Location, ObjectRecord};
 use crate::read::{
-    Context, Header, Kind, Reader, check_provider_services, fallback_config,
+    Context, Header, Kind, Reader, check_provider_services, default_config,
     read_authorization_policy, read_config, read_header, read_identity, read_peer_authentication,
     read_policy_test, read_request_authentication, read_service, read_workload_entry,
 };
 use crate::schema::{MeshConfig, WorkloadIdentity};
 use crate::set::MeshSet;
 use crate::source::{SourceFile, check_files};
+
+/// The trust domain of Istio's examples, and of files without a MeshConfig.
+pub const TRUST_DOMAIN_DEFAULT: &str = "cluster.local";
+/// What other objects are read against when the MeshConfig cannot be read; the load fails anyway.
+const TRUST_DOMAIN_UNKNOWN: &str = "unknown";
 
 /// One object as a tree, with the number of its file.
 struct Document {
@@ -37,6 +44,19 @@ impl Document {
 ///
 /// All errors of all files come at once, in the order of the paths; one error and nothing is loaded.
 pub fn load(files: &[SourceFile]) -> Result<MeshSet, Diagnostics> {
+    load_set(files, None)
+}
+
+/// As [`load`], for looking at files that no mesh enforces: without a MeshConfig its defaults hold, and the trust
+/// domain is [`TRUST_DOMAIN_DEFAULT`]. [`MeshConfig::is_given`] tells.
+pub fn load_with_defaults(files: &[SourceFile]) -> Result<MeshSet, Diagnostics> {
+    load_set(files, TrustDomain::parse(TRUST_DOMAIN_DEFAULT).ok())
+}
+
+fn load_set(
+    files: &[SourceFile],
+    trust_domain: Option<TrustDomain>,
+) -> Result<MeshSet, Diagnostics> {
     check_files(files)?;
     let mut problems: Vec<Problems<'_>> = files.iter().map(Problems::new).collect();
     let mut documents = read_documents(files, &mut problems);
@@ -53,7 +73,13 @@ pub fn load(files: &[SourceFile]) -> Result<MeshSet, Diagnostics> {
         .map(|file| (file.path.as_str(), file.content.as_str()))
         .collect();
     let mut general = Vec::new();
-    let config = find_config(files, &documents, &data, &mut problems, &mut general);
+    let has_config = documents
+        .iter()
+        .any(|document| document.header.kind == Kind::MeshConfig);
+    let config = match trust_domain {
+        Some(trust_domain) if !has_config => Some(default_config(trust_domain)),
+        _ => find_config(files, &documents, &data, &mut problems, &mut general),
+    };
     let Some(base) = config.clone().or_else(fallback_config) else {
         return Err(finish(problems, general));
     };
@@ -71,6 +97,12 @@ pub fn load(files: &[SourceFile]) -> Result<MeshSet, Diagnostics> {
     }
     set.warnings = finish(problems, general).0;
     Ok(set)
+}
+
+fn fallback_config() -> Option<MeshConfig> {
+    TrustDomain::parse(TRUST_DOMAIN_UNKNOWN)
+        .ok()
+        .map(default_config)
 }
 
 fn read_documents(files: &[SourceFile], problems: &mut [Problems<'_>]) -> Vec<Document> {
@@ -289,10 +321,10 @@ fn check_identities(files: &[SourceFile], parts: &Identities, problems: &mut [Pr
     }
 }
 
-/// Two services under one host name and port.
+/// Two services under one host name and port, of those that are routed.
 fn check_hosts(files: &[SourceFile], set: &MeshSet, problems: &mut [Problems<'_>]) {
     let mut seen: BTreeMap<(&str, u16), &Location> = BTreeMap::new();
-    for service in &set.services {
+    for service in set.services.iter().filter(|service| service.is_routed) {
         for (host, port) in service
             .hosts
             .iter()

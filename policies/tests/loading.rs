@@ -264,27 +264,58 @@ spec:
         "127.0.0.2"
     );
     for (from, to, code) in [
-        ("payments.shop]", "'*.shop']", "not-supported"),
+        ("payments.shop]", "'*']", "bad-host"),
+        ("payments.shop]", "'a.*.shop']", "bad-host"),
         (
             "payments.shop]",
             "payments.shop, PAYMENTS.shop]",
             "duplicate-host",
         ),
-        ("STATIC", "DNS", "not-supported"),
-        ("MESH_INTERNAL", "MESH_EXTERNAL", "not-supported"),
-        ("protocol: HTTP", "protocol: HTTPS", "not-supported"),
+        ("STATIC", "NONE", "bad-combination"),
+        ("STATIC", "DYNAMIC_DNS", "bad-combination"),
+        ("STATIC", "STATC", "bad-value"),
+        ("MESH_INTERNAL", "INTERNAL", "bad-value"),
         ("protocol: HTTP", "protocol: HTP", "bad-value"),
         ("127.0.0.1", "localhost", "bad-address"),
         ("ports: {http: 9101}", "ports: {htp: 9101}", "unknown-port"),
         ("number: 80", "number: 0", "bad-number"),
         (
-            "  subjectAltNames: ['spiffe://shop.example/ns/shop/sa/payments']\n",
-            "",
-            "missing-field",
+            "'spiffe://shop.example/",
+            "'spiffe://shop example/",
+            "bad-spiffe-id",
         ),
     ] {
         let found = errors(&service.replace(from, to));
         assert_eq!(found.first().copied(), Some(code), "{to}: {found:?}");
+    }
+    for (from, to) in [
+        ("STATIC", "DNS"),
+        ("MESH_INTERNAL", "MESH_EXTERNAL"),
+        ("protocol: HTTP", "protocol: UDP"),
+        ("  resolution: STATIC\n", "  resolution: DNS_ROUND_ROBIN\n"),
+        ("  location: MESH_INTERNAL\n", "  exportTo: ['.']\n"),
+        ("127.0.0.1", "'unix:///run/a.sock'"),
+        (
+            "'spiffe://shop.example/ns/shop/sa/payments'",
+            "payments.shop",
+        ),
+        (
+            "  subjectAltNames: ['spiffe://shop.example/ns/shop/sa/payments']\n",
+            "",
+        ),
+    ] {
+        let text = service.replace(from, to);
+        assert_eq!(warnings(&text), ["not-routed"], "{to}");
+        assert!(!set(&text).services[0].is_routed, "{to}");
+    }
+    for (from, to) in [
+        ("payments.shop]", "'*.shop']"),
+        ("protocol: HTTP", "protocol: https"),
+    ] {
+        assert!(
+            set(&service.replace(from, to)).services[0].is_routed,
+            "{to}"
+        );
     }
     let twice = service.to_owned() + "---" + &service.replace("name: payments,", "name: other,");
     assert_eq!(errors(&twice), ["duplicate-host"]);

@@ -34,10 +34,11 @@ struct ServiceRoutes {
 }
 
 impl Routes {
-    /// Reads the services. Of two entries for one host and port the first wins.
+    /// Reads the services, without those that no proxy can reach: a call there finds no route. Of two entries for one
+    /// host and port the first wins.
     pub fn new(services: &[ServiceEntry]) -> Self {
         let mut routes = Self::default();
-        for service in services {
+        for service in services.iter().filter(|service| service.is_routed) {
             for host in &service.hosts {
                 let host = host.to_ascii_lowercase();
                 let ports = service_ports(service, &host);
@@ -176,6 +177,30 @@ mod tests {
             }
         }
         routes
+    }
+
+    #[test]
+    fn a_service_that_no_proxy_can_reach_has_no_route() {
+        let file = |path: &str, content: &str| ravelin_policies::SourceFile {
+            path: path.into(),
+            content: content.into(),
+        };
+        let config =
+            "apiVersion: ravelin.dev/v1\nkind: MeshConfig\nspec: {trustDomain: shop.example}\n";
+        let service = |host: &str, resolution: &str| {
+            format!(
+                "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {host}}}\nspec: {{hosts: [{host}.shop], resolution: {resolution}, ports: [{{number: 80, name: http, protocol: HTTP}}], endpoints: [{{address: 127.0.0.1}}], subjectAltNames: ['spiffe://shop.example/{host}']}}\n"
+            )
+        };
+        let services = service("a", "STATIC") + &service("b", "DNS");
+        let set = ravelin_policies::load(&[
+            file("ravelin.yaml", config),
+            file("services/all.yaml", &services),
+        ])
+        .unwrap();
+        let routes = Routes::new(&set.services);
+        assert!(routes.find("a.shop").is_some() && routes.find("b.shop").is_none());
+        assert_eq!(routes.len(), 1);
     }
 
     #[test]

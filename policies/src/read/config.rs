@@ -17,8 +17,8 @@ use crate::schema::{IdentityDefaults, MeshConfig};
 
 const DEFAULT_PARENT: &str = "/node/local";
 
-/// What other objects are read against when there is no usable MeshConfig; the load fails anyway.
-pub(crate) fn fallback_config() -> Option<MeshConfig> {
+/// The defaults, as of a folder without MeshConfig.
+pub(crate) fn default_config(trust_domain: TrustDomain) -> MeshConfig {
     let metadata = Metadata {
         name: "mesh".into(),
         namespace: "default".into(),
@@ -29,11 +29,7 @@ pub(crate) fn fallback_config() -> Option<MeshConfig> {
         path: "".into(),
         line: 0,
     };
-    Some(defaults(
-        metadata,
-        location,
-        TrustDomain::parse("unknown").ok()?,
-    ))
+    defaults(metadata, location, trust_domain)
 }
 
 fn defaults(metadata: Metadata, location: Location, trust_domain: TrustDomain) -> MeshConfig {

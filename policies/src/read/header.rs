@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::annotations::check_annotation_names;
+use super::foreign::report_foreign_kind;
 use crate::diagnostic::{Problems, Span, excerpt, near_miss};
 use crate::document::{Node, Value};
-use crate::fields::Fields;
+use crate::fields::{Fields, describe, text};
 use crate::limits;
 use crate::object::{Labels, Metadata};
 
@@ -29,8 +30,11 @@ const NETWORKING: &[&str] = &[
     "networking.istio.io/v1beta1",
     "networking.istio.io/v1alpha3",
 ];
+/// Groups under which examples show Istio's kinds by mistake.
+const ISTIO_GROUPS: [&str; 3] = ["security.istio.io", "networking.istio.io", "rbac.istio.io"];
 
-const KINDS: [(Kind, &str, &[&str]); 8] = [
+/// Every kind that is read: its name and its API versions, the preferred one first.
+pub(crate) const KINDS: [(Kind, &str, &[&str]); 8] = [
     (Kind::MeshConfig, "MeshConfig", OURS),
     (Kind::WorkloadIdentity, "WorkloadIdentity", OURS),
     (Kind::WorkloadEntry, "WorkloadEntry", NETWORKING),
@@ -45,30 +49,15 @@ const KINDS: [(Kind, &str, &[&str]); 8] = [
     (Kind::PolicyTest, "PolicyTest", OURS),
 ];
 
-const KNOWN_BUT_NOT_SUPPORTED: [&str; 20] = [
-    "VirtualService",
-    "DestinationRule",
-    "Gateway",
-    "GatewayClass",
-    "Sidecar",
-    "Telemetry",
-    "ProxyConfig",
-    "WorkloadGroup",
-    "EnvoyFilter",
-    "WasmPlugin",
-    "TrafficExtension",
-    "HTTPRoute",
-    "GRPCRoute",
-    "TLSRoute",
-    "TCPRoute",
-    "UDPRoute",
-    "ReferenceGrant",
-    "BackendTLSPolicy",
-    "BackendTrafficPolicy",
-    "ListenerSet",
-];
-
 impl Kind {
+    /// Its API versions, the preferred one first.
+    pub(crate) fn versions(self) -> &'static [&'static str] {
+        KINDS
+            .iter()
+            .find(|(kind, _, _)| *kind == self)
+            .map_or(OURS, |(_, _, versions)| versions)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         KINDS
             .iter()
@@ -76,6 +65,18 @@ impl Kind {
             .map_or("", |(_, name, _)| name)
     }
 }
+
+/// What a cluster adds to the metadata of an exported object.
+pub(crate) const EXPORTED: [&str; 8] = [
+    "creationTimestamp",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "managedFields",
+    "selfLink",
+    "ownerReferences",
+    "finalizers",
+];
 
 /// What every object begins with.
 #[derive(Debug, Clone)]
@@ -98,40 +99,21 @@ impl Header {
     }
 }
 
-/// Reads what every object begins with. `None` when the kind is not known, or a name is missing.
+/// Reads what every object begins with. `None` when the kind is not acted on, or a name is missing.
 pub(crate) fn read_header(node: &Node, path: &str, problems: &mut Problems<'_>) -> Option<Header> {
-    let fields = Fields::of(
+    // First of all, since an object of Kubernetes has other fields.
+    let kind = read_kind(node, problems)?;
+    let fields = Fields::of_export(
         node,
         "an object",
         &["apiVersion", "kind", "metadata", "spec"],
+        &["status"],
         problems,
     )?;
-    let kind = read_kind(&fields, problems);
     let version = fields.required_text("apiVersion", problems);
-    let kind = kind?;
-    let versions = KINDS
-        .iter()
-        .find(|(known, _, _)| *known == kind)
-        .map_or(OURS, |(_, _, versions)| versions);
-    if let Some(version) = version
-        && !versions.contains(&version)
-    {
+    if let Some(version) = version {
         let at = fields.node("apiVersion").map_or(fields.at, |node| node.at);
-        let help = Some(format!(
-            "the apiVersion of {} is {}",
-            kind.name(),
-            versions.join(" or ")
-        ));
-        problems.error_with_help(
-            at,
-            "bad-api-version",
-            format!(
-                "`{}` is not an apiVersion of {}",
-                excerpt(version),
-                kind.name()
-            ),
-            help,
-        );
+        check_version(kind, version, at, problems);
     }
     let name_at = fields.key_at("kind");
     if kind == Kind::MeshConfig && fields.member("metadata").is_none() {
@@ -162,45 +144,65 @@ pub(crate) fn read_header(node: &Node, path: &str, problems: &mut Problems<'_>) 
     Some(header)
 }
 
-fn read_kind(fields: &Fields<'_>, problems: &mut Problems<'_>) -> Option<Kind> {
-    let written = fields.required_text("kind", problems)?;
-    let at = fields.node("kind").map_or(fields.at, |node| node.at);
+/// One of the kind's own, or with a warning one that examples show under another group of Istio.
+fn check_version(kind: Kind, written: &str, at: Span, problems: &mut Problems<'_>) {
+    let versions = kind.versions();
+    if versions.contains(&written) {
+        return;
+    }
+    let name = kind.name();
+    let is_misplaced = versions != OURS
+        && written.split_once('/').is_some_and(|(group, version)| {
+            ISTIO_GROUPS.contains(&group) && matches!(version, "v1" | "v1beta1")
+        });
+    let message = format!("`{}` is not an apiVersion of {name}", excerpt(written));
+    if is_misplaced {
+        let help = versions.first().map(|right| format!("write `{right}`"));
+        problems.warning(at, "wrong-api-group", message, help);
+    } else {
+        let help = near_miss(written, versions.iter().copied()).or_else(|| {
+            Some(format!(
+                "the apiVersion of {name} is {}",
+                versions.join(" or ")
+            ))
+        });
+        problems.error_with_help(at, "bad-api-version", message, help);
+    }
+}
+
+fn read_kind(node: &Node, problems: &mut Problems<'_>) -> Option<Kind> {
+    let Value::Map(members) = &node.value else {
+        let message = format!("an object is a mapping with fields, not {}", describe(node));
+        problems.error(node.at, "wrong-type", message);
+        return None;
+    };
+    let member = |name: &str| members.iter().find(|member| member.key == name);
+    let Some(kind) = member("kind") else {
+        let help = near_miss("kind", members.iter().map(|member| member.key.as_str()))
+            .map(|_| "write `kind: ..`".to_owned());
+        let at = Span {
+            width: 1,
+            ..node.at
+        };
+        problems.error_with_help(at, "missing-field", "an object has no `kind`", help);
+        return None;
+    };
+    let written = text(&kind.value, "kind", problems)?;
+    let at = kind.value.at;
     if let Some((kind, _, _)) = KINDS.iter().find(|(_, name, _)| *name == written) {
         return Some(*kind);
     }
-    if KNOWN_BUT_NOT_SUPPORTED.contains(&written) {
-        problems.error(
-            at,
-            "kind-not-supported",
-            format!("the kind `{written}` is not supported yet"),
-        );
-        return None;
-    }
-    let names = KINDS.iter().map(|(_, name, _)| *name);
-    let help = near_miss(written, names.clone()).or_else(|| {
-        Some(format!(
-            "the kinds are {}",
-            names.collect::<Vec<_>>().join(", ")
-        ))
-    });
-    problems.error_with_help(
-        at,
-        "unknown-kind",
-        format!("unknown kind `{}`", excerpt(written)),
-        help,
-    );
+    let version = match member("apiVersion").map(|member| &member.value.value) {
+        Some(Value::Scalar { text, .. }) => text.as_str(),
+        _ => "",
+    };
+    report_foreign_kind(written, version, at, problems);
     None
 }
 
 fn read_metadata(node: &Node, path: &str, problems: &mut Problems<'_>) -> Option<(Metadata, Span)> {
-    let known = [
-        "name",
-        "namespace",
-        "labels",
-        "annotations",
-        "creationTimestamp",
-    ];
-    let fields = Fields::of(node, "`metadata`", &known, problems)?;
+    let known = ["name", "namespace", "labels", "annotations"];
+    let fields = Fields::of_export(node, "`metadata`", &known, &EXPORTED, problems)?;
     let name = fields.required_text("name", problems);
     let name_at = fields.node("name").map_or(fields.at, |node| node.at);
     let written = fields.text("namespace", problems);

@@ -6,6 +6,7 @@ mod authorization;
 mod clause;
 mod condition;
 mod config;
+mod foreign;
 mod header;
 mod identity;
 mod jwt_rule;
@@ -24,7 +25,7 @@ use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
 
 pub(crate) use authentication::{read_peer_authentication, read_request_authentication};
 pub(crate) use authorization::read_authorization_policy;
-pub(crate) use config::{fallback_config, read_config};
+pub(crate) use config::{default_config, read_config};
 pub(crate) use header::{Header, Kind, flatten, read_header};
 pub(crate) use identity::read_identity;
 pub(crate) use policy_test::read_policy_test;

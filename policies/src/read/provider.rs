@@ -342,9 +342,17 @@ fn check_service(
         problems.error_with_help(at, "unknown-service", message, help);
         return;
     };
-    let has_port = services
+    let mut routed = services
         .iter()
-        .filter(of_host)
+        .filter(|service| service.is_routed && of_host(service))
+        .peekable();
+    if routed.peek().is_none() {
+        let message = format!("no proxy can reach the service `{}`", excerpt(host));
+        let help = Some(format!("the warning at {} says why", service.location));
+        problems.error_with_help(at, "not-routed", message, help);
+        return;
+    }
+    let has_port = routed
         .flat_map(|service| &service.ports)
         .any(|port| number.parse() == Ok(port.number));
     if !has_port {

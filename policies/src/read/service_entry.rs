@@ -1,28 +1,68 @@
-//! Reads `ServiceEntry` and `WorkloadEntry`, as far as static endpoints inside of the mesh go.
+//! Reads `ServiceEntry` and `WorkloadEntry`. What no proxy of ours can reach loads, with a warning, and is not routed.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use ravelin_proto::entry::is_dns_name;
 use ravelin_proto::spiffe_id::SpiffeId;
 
+use super::header::is_label;
 use super::{Header, Reader};
-use crate::diagnostic::{Span, excerpt};
+use crate::diagnostic::{Span, excerpt, near_miss};
 use crate::document::{Node, Value};
-use crate::fields::{Fields, integer, list, port};
+use crate::fields::{Fields, integer, list, port, text};
 use crate::limits;
 use crate::object::Labels;
 use crate::schema::{Endpoint, ServiceEntry, ServicePort, ServiceProtocol, WorkloadEntry};
 
-const PROTOCOLS: [(&str, ServiceProtocol); 4] = [
+/// In upper case; files may have any.
+const PROTOCOLS: [(&str, ServiceProtocol); 11] = [
     ("HTTP", ServiceProtocol::Http),
     ("HTTP2", ServiceProtocol::Http2),
     ("GRPC", ServiceProtocol::Grpc),
+    ("GRPC-WEB", ServiceProtocol::Http),
+    ("HTTPS", ServiceProtocol::Tls),
+    ("TLS", ServiceProtocol::Tls),
     ("TCP", ServiceProtocol::Tcp),
+    ("MONGO", ServiceProtocol::Tcp),
+    ("MYSQL", ServiceProtocol::Tcp),
+    ("REDIS", ServiceProtocol::Tcp),
+    ("UDP", ServiceProtocol::Tcp),
 ];
 
-/// Known values of ServiceEntry and WorkloadEntry fields that are not acted on.
-const PROTOCOLS_NOT_SUPPORTED: [&str; 4] = ["HTTPS", "TLS", "MONGO", "UDP"];
+/// How the addresses of a service are found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Resolution {
+    /// Wherever the caller sent it: the default of the standard.
+    None,
+    Static,
+    Dns,
+    DnsRoundRobin,
+    DynamicDns,
+}
+
+const RESOLUTIONS: [(&str, Resolution); 5] = [
+    ("NONE", Resolution::None),
+    ("STATIC", Resolution::Static),
+    ("DNS", Resolution::Dns),
+    ("DNS_ROUND_ROBIN", Resolution::DnsRoundRobin),
+    ("DYNAMIC_DNS", Resolution::DynamicDns),
+];
+
+/// One service while it is read: why it is not routed, and how it is resolved.
+struct Plan {
+    resolution: Resolution,
+    obstacles: Vec<&'static str>,
+}
+
+impl Plan {
+    fn hinder(&mut self, obstacle: &'static str) {
+        if !self.obstacles.contains(&obstacle) {
+            self.obstacles.push(obstacle);
+        }
+    }
+}
 
 /// Reads one service.
 pub(crate) fn read_service(
@@ -42,37 +82,28 @@ pub(crate) fn read_service(
         "subjectAltNames",
     ];
     let fields = Fields::of(spec, "ServiceEntry", &known, reader.problems)?;
-    fields.refuse(&["addresses"], reader.problems);
-    check_fixed(
-        &fields,
-        "location",
-        "MESH_INTERNAL",
-        &["MESH_EXTERNAL"],
-        reader,
-    );
-    check_fixed(
-        &fields,
-        "resolution",
-        "STATIC",
-        &["NONE", "DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"],
-        reader,
-    );
-    for (scope, at) in fields.texts("exportTo", reader.problems) {
-        if scope != "*" {
-            reader
-                .problems
-                .not_supported(at, "`exportTo` other than `*`");
-        }
-    }
+    let mut plan = read_plan(&fields, reader);
+    read_addresses(&fields, reader);
+    read_export(&fields, &mut plan, reader);
     fields.required("hosts", reader.problems);
-    let hosts = read_hosts(&fields, reader);
+    let hosts = read_hosts(&fields, plan.resolution, reader);
     let ports = match fields.required("ports", reader.problems) {
-        Some(node) => read_ports(node, reader),
+        Some(node) => read_ports(node, &mut plan, reader),
         None => Vec::new(),
     };
-    let (workload_selector, endpoints) = read_places(&fields, reader);
+    let (workload_selector, endpoints) = read_places(&fields, &mut plan, reader);
     check_port_names(&ports, &endpoints, fields.key_at("endpoints"), reader);
-    let subject_alt_names = read_peers(&fields, reader);
+    let subject_alt_names = read_peers(&fields, &mut plan, reader);
+    if !plan.obstacles.is_empty() {
+        let message = format!(
+            "no proxy routes calls to this service: {}",
+            plan.obstacles.join("; ")
+        );
+        let help = Some("a call to it is refused; what is routed is inside of the mesh, with resolution STATIC, IP addresses and SPIFFE IDs in `subjectAltNames`".to_owned());
+        reader
+            .problems
+            .warning(fields.key_at("hosts"), "not-routed", message, help);
+    }
     Some(ServiceEntry {
         metadata: header.metadata.clone(),
         location: reader.location(header.at),
@@ -81,102 +112,99 @@ pub(crate) fn read_service(
         endpoints,
         workload_selector,
         subject_alt_names,
+        is_routed: plan.obstacles.is_empty(),
     })
 }
 
-/// The workloads that are selected, or the endpoints that are listed.
-fn read_places(
-    fields: &Fields<'_>,
-    reader: &mut Reader<'_, '_>,
-) -> (Option<Labels>, Vec<Endpoint>) {
-    let selector = fields.node("workloadSelector").and_then(|node| {
-        let selector = Fields::of(node, "`workloadSelector`", &["labels"], reader.problems)?;
-        selector.required("labels", reader.problems)?;
-        Some(selector.labels("labels", reader.problems))
-    });
-    let listed = fields.node("endpoints");
-    let fault = match (&selector, listed) {
-        (Some(_), Some(_)) => Some((
-            "bad-combination",
-            "`workloadSelector` cannot stand beside `endpoints`",
-        )),
-        (None, None) => Some((
-            "missing-field",
-            "a service has `endpoints` or a `workloadSelector`",
-        )),
-        (Some(_), None) | (None, Some(_)) => None,
+fn read_plan(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> Plan {
+    let words = [("MESH_INTERNAL", false), ("MESH_EXTERNAL", true)];
+    let is_external = fields.word("location", &words, reader.problems);
+    let resolution = fields.word("resolution", &RESOLUTIONS, reader.problems);
+    let mut plan = Plan {
+        resolution: resolution.unwrap_or(Resolution::None),
+        obstacles: Vec::new(),
     };
-    if let Some((code, message)) = fault {
-        reader
-            .problems
-            .error(fields.key_at("workloadSelector"), code, message);
+    if is_external == Some(true) {
+        plan.hinder("it is outside of the mesh");
     }
-    let items = listed.map(|node| list(node, "endpoints", limits::VALUES_MAX, reader.problems));
-    let endpoints = items
-        .unwrap_or_default()
-        .iter()
-        .filter_map(|item| read_endpoint(item, reader));
-    (selector, endpoints.collect())
+    match plan.resolution {
+        Resolution::Static => {}
+        Resolution::None => plan.hinder("its resolution is NONE"),
+        Resolution::Dns | Resolution::DnsRoundRobin | Resolution::DynamicDns => {
+            plan.hinder("its addresses come from DNS");
+        }
+    }
+    plan
 }
 
-/// A field whose other values are known and refused by name.
-fn check_fixed(
+/// Virtual addresses and blocks; nothing is captured by address here, so they are checked and no more.
+fn read_addresses(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) {
+    for (written, at) in fields.texts("addresses", reader.problems) {
+        if written.parse::<IpNet>().is_err() && written.parse::<IpAddr>().is_err() {
+            let message = format!(
+                "`{}` is neither an IP address nor a CIDR block",
+                excerpt(written)
+            );
+            reader.problems.error(at, "bad-address", message);
+        }
+    }
+}
+
+/// `*`, `.`, `~` or namespaces. A route is everyone's here.
+fn read_export(fields: &Fields<'_>, plan: &mut Plan, reader: &mut Reader<'_, '_>) {
+    for (scope, at) in fields.texts("exportTo", reader.problems) {
+        if !matches!(scope, "*" | "." | "~") && !is_label(scope) {
+            let help = Some("write `*`, `.`, `~` or a namespace".to_owned());
+            let message = format!("`{}` is not a value of `exportTo`", excerpt(scope));
+            reader
+                .problems
+                .error_with_help(at, "bad-value", message, help);
+        } else if scope != "*" {
+            plan.hinder("`exportTo` is not `*`");
+        }
+    }
+}
+
+fn read_hosts(
     fields: &Fields<'_>,
-    name: &str,
-    supported: &str,
-    refused: &[&str],
+    resolution: Resolution,
     reader: &mut Reader<'_, '_>,
-) {
-    let words: Vec<(&str, bool)> = refused
-        .iter()
-        .map(|word| (*word, false))
-        .chain([(supported, true)])
-        .collect();
-    let at = fields.node(name).map_or(fields.at, |node| node.at);
-    if fields.word(name, &words, reader.problems) == Some(false) {
-        reader
-            .problems
-            .not_supported(at, &format!("`{name}` other than {supported}"));
-    } else if fields.member(name).is_none() && name == "resolution" {
-        // The default of the standard is NONE.
-        let help = Some(format!("write `{name}: {supported}`"));
-        reader.problems.error_with_help(
-            at,
-            "missing-field",
-            format!("ServiceEntry has no `{name}`"),
-            help,
-        );
-    }
-}
-
-fn read_hosts(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> Vec<String> {
+) -> Vec<String> {
     let mut hosts = Vec::new();
+    let has_endpoints = fields.member("endpoints").is_some();
     for (written, at) in fields.texts("hosts", reader.problems) {
         let host = written.to_ascii_lowercase();
-        if host.starts_with("*.") || host == "*" {
-            reader.problems.not_supported(at, "a wildcard in `hosts`");
-        } else if !is_dns_name(&host) {
-            let help = Some("write a DNS name without port".to_owned());
-            reader.problems.error_with_help(
-                at,
+        let wildcard = host.strip_prefix("*.");
+        let fault = if !is_dns_name(wildcard.unwrap_or(&host)) {
+            Some((
                 "bad-host",
                 format!("`{}` is not a host name", excerpt(written)),
-                help,
-            );
+                Some("write a DNS name without port, or `*.` and a DNS name".to_owned()),
+            ))
         } else if hosts.contains(&host) {
-            reader.problems.error(
-                at,
-                "duplicate-host",
-                format!("the host `{host}` stands twice"),
-            );
+            let message = format!("the host `{host}` stands twice");
+            Some(("duplicate-host", message, None))
+        } else if wildcard.is_some() && resolution == Resolution::Dns && !has_endpoints {
+            let message = format!("`{host}` cannot be looked up, and there are no `endpoints`");
+            let help = Some("name the hosts, or write `resolution: DYNAMIC_DNS`".to_owned());
+            Some(("bad-combination", message, help))
+        } else if wildcard.is_none() && resolution == Resolution::DynamicDns {
+            let message = "`resolution: DYNAMIC_DNS` is for wildcard hosts".to_owned();
+            Some(("bad-combination", message, None))
         } else {
-            hosts.push(host);
+            None
+        };
+        match fault {
+            Some((code, message, help)) => {
+                reader.problems.error_with_help(at, code, message, help);
+            }
+            None => hosts.push(host),
         }
     }
     hosts
 }
 
-fn read_ports(node: &Node, reader: &mut Reader<'_, '_>) -> Vec<ServicePort> {
+fn read_ports(node: &Node, plan: &mut Plan, reader: &mut Reader<'_, '_>) -> Vec<ServicePort> {
     let mut ports: Vec<ServicePort> = Vec::new();
     for item in list(node, "ports", limits::VALUES_MAX, reader.problems) {
         let known = ["number", "protocol", "name", "targetPort"];
@@ -186,7 +214,7 @@ fn read_ports(node: &Node, reader: &mut Reader<'_, '_>) -> Vec<ServicePort> {
         let number = fields.required("number", reader.problems);
         let number = number.and_then(|node| port(node, "number", reader.problems));
         let name = fields.required_text("name", reader.problems);
-        let protocol = read_protocol(&fields, reader);
+        let protocol = read_protocol(&fields, plan, reader);
         let target_port = fields
             .node("targetPort")
             .and_then(|node| port(node, "targetPort", reader.problems));
@@ -213,17 +241,70 @@ fn read_ports(node: &Node, reader: &mut Reader<'_, '_>) -> Vec<ServicePort> {
     ports
 }
 
-fn read_protocol(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> Option<ServiceProtocol> {
-    fields.required("protocol", reader.problems)?;
-    let written = fields.text("protocol", reader.problems)?;
-    if PROTOCOLS_NOT_SUPPORTED.contains(&written) {
-        let at = fields.node("protocol").map_or(fields.at, |node| node.at);
+fn read_protocol(
+    fields: &Fields<'_>,
+    plan: &mut Plan,
+    reader: &mut Reader<'_, '_>,
+) -> Option<ServiceProtocol> {
+    let node = fields.required("protocol", reader.problems)?;
+    let written = text(node, "protocol", reader.problems)?;
+    let upper = written.to_ascii_uppercase();
+    if upper == "UDP" {
+        plan.hinder("it speaks UDP");
+    }
+    let found = PROTOCOLS.iter().find(|(word, _)| *word == upper);
+    if found.is_none() {
+        let known = PROTOCOLS.map(|(word, _)| word);
+        let help =
+            near_miss(&upper, known).or_else(|| Some(format!("it is one of {}", known.join(", "))));
+        let message = format!("`{}` is not a value of `protocol`", excerpt(written));
         reader
             .problems
-            .not_supported(at, &format!("the protocol {written}"));
-        return None;
+            .error_with_help(node.at, "bad-value", message, help);
     }
-    fields.word("protocol", &PROTOCOLS, reader.problems)
+    found.map(|(_, protocol)| *protocol)
+}
+
+/// The workloads that are selected, or the endpoints that are listed.
+fn read_places(
+    fields: &Fields<'_>,
+    plan: &mut Plan,
+    reader: &mut Reader<'_, '_>,
+) -> (Option<Labels>, Vec<Endpoint>) {
+    let selector = fields.node("workloadSelector").and_then(|node| {
+        let selector = Fields::of(node, "`workloadSelector`", &["labels"], reader.problems)?;
+        selector.required("labels", reader.problems)?;
+        Some(selector.labels("labels", reader.problems))
+    });
+    let listed = fields.node("endpoints");
+    let fault = match (&selector, listed, plan.resolution) {
+        (Some(_), Some(_), _) => Some((
+            "bad-combination",
+            "`workloadSelector` cannot stand beside `endpoints`",
+        )),
+        (None, None, Resolution::Static) => Some((
+            "missing-field",
+            "a service of resolution STATIC has `endpoints` or a `workloadSelector`",
+        )),
+        (None, Some(_), Resolution::None) => Some((
+            "bad-combination",
+            "`endpoints` mean nothing with resolution NONE, which is the default",
+        )),
+        _ => None,
+    };
+    if let Some((code, message)) = fault {
+        let name = match listed {
+            Some(_) => "endpoints",
+            None => "workloadSelector",
+        };
+        reader.problems.error(fields.key_at(name), code, message);
+    }
+    let items = listed.map(|node| list(node, "endpoints", limits::VALUES_MAX, reader.problems));
+    let endpoints = items
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|item| read_endpoint(item, plan, reader));
+    (selector, endpoints.collect())
 }
 
 const ENDPOINT_FIELDS: [&str; 7] = [
@@ -236,11 +317,11 @@ const ENDPOINT_FIELDS: [&str; 7] = [
     "serviceAccount",
 ];
 
-fn read_endpoint(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Endpoint> {
+fn read_endpoint(node: &Node, plan: &mut Plan, reader: &mut Reader<'_, '_>) -> Option<Endpoint> {
     let fields = Fields::of(node, "an endpoint", &ENDPOINT_FIELDS, reader.problems)?;
     let written = fields.required_text("address", reader.problems);
     let at = fields.node("address").map_or(fields.at, |node| node.at);
-    let address = written.and_then(|written| read_address(written, at, reader));
+    let address = written.and_then(|written| read_address(written, at, plan, reader));
     let weight = fields
         .node("weight")
         .and_then(|node| integer(node, "weight", 0, 1_000_000, reader.problems));
@@ -268,23 +349,33 @@ fn read_endpoint(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Endpoint> {
     })
 }
 
-fn read_address(written: &str, at: Span, reader: &mut Reader<'_, '_>) -> Option<IpAddr> {
-    if written.starts_with("unix://") {
-        reader
-            .problems
-            .not_supported(at, "an endpoint on a Unix socket");
+/// An IP address, a path `unix://..`, or a DNS name where names are looked up. Only the first can be dialled.
+fn read_address(
+    written: &str,
+    at: Span,
+    plan: &mut Plan,
+    reader: &mut Reader<'_, '_>,
+) -> Option<IpAddr> {
+    if let Some(path) = written.strip_prefix("unix://") {
+        if !path.starts_with(['/', '@']) {
+            let message = format!("`{}` is not an absolute path", excerpt(written));
+            reader.problems.error(at, "bad-address", message);
+        }
+        plan.hinder("an endpoint is a Unix socket");
         return None;
     }
     let parsed = written.parse().ok();
-    if parsed.is_none() {
+    let is_name =
+        plan.resolution != Resolution::Static && is_dns_name(&written.to_ascii_lowercase());
+    if parsed.is_none() && is_name {
+        plan.hinder("an endpoint is a name");
+    } else if parsed.is_none() {
         let help =
             Some("with resolution STATIC an endpoint has an IP address, without port".to_owned());
-        reader.problems.error_with_help(
-            at,
-            "bad-address",
-            format!("`{}` is not an IP address", excerpt(written)),
-            help,
-        );
+        let message = format!("`{}` is not an IP address", excerpt(written));
+        reader
+            .problems
+            .error_with_help(at, "bad-address", message, help);
     }
     parsed
 }
@@ -336,34 +427,45 @@ fn check_port_names(
     }
 }
 
-// Without them any workload of the mesh could pass as this service.
-fn read_peers(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> Vec<SpiffeId> {
+// Without SPIFFE IDs any workload of the mesh could pass as this service.
+fn read_peers(fields: &Fields<'_>, plan: &mut Plan, reader: &mut Reader<'_, '_>) -> Vec<SpiffeId> {
     let mut peers = Vec::new();
-    if fields.member("subjectAltNames").is_none() {
-        let help = Some("name the SPIFFE IDs that may serve it".to_owned());
-        reader.problems.error_with_help(
-            fields.at,
-            "missing-field",
-            "ServiceEntry has no `subjectAltNames`",
-            help,
-        );
-    }
     for (written, at) in fields.texts("subjectAltNames", reader.problems) {
-        if let Some(id) = reader.spiffe_id(written, at) {
+        if !written.starts_with(['/']) && !written.starts_with("spiffe://") {
+            plan.hinder("`subjectAltNames` has names that are no SPIFFE IDs");
+        } else if let Some(id) = reader.spiffe_id(written, at) {
             reader.check_known(&id, at);
             peers.push(id);
         }
     }
+    if fields.member("subjectAltNames").is_none() {
+        plan.hinder("it has no `subjectAltNames`");
+    }
     peers
 }
 
-/// Reads one WorkloadEntry.
+/// Reads one WorkloadEntry. `None` as well for one that cannot be dialled, which a warning says.
 pub(crate) fn read_workload_entry(
     header: &Header,
     spec: &Node,
     reader: &mut Reader<'_, '_>,
 ) -> Option<WorkloadEntry> {
-    let mut endpoint = read_endpoint(spec, reader)?;
+    let mut plan = Plan {
+        resolution: Resolution::None,
+        obstacles: Vec::new(),
+    };
+    let endpoint = read_endpoint(spec, &mut plan, reader);
+    if !plan.obstacles.is_empty() {
+        let message = format!(
+            "no proxy dials this workload: {}",
+            plan.obstacles.join("; ")
+        );
+        let help = Some("give it an IP address".to_owned());
+        reader
+            .problems
+            .warning(header.name_at, "not-routed", message, help);
+    }
+    let mut endpoint = endpoint?;
     let labels: Labels = header.metadata.labels.clone();
     for (key, value) in labels {
         endpoint.labels.entry(key).or_insert(value);

@@ -42,7 +42,7 @@ pub struct MeshConfig {
 
 impl MeshConfig {
     /// False for the defaults of a folder without `ravelin.yaml`.
-    pub(crate) fn is_given(&self) -> bool {
+    pub fn is_given(&self) -> bool {
         self.location.line > 0
     }
 }

@@ -14,7 +14,7 @@ pub struct ServiceEntry {
     pub metadata: Metadata,
     /// Where it stands.
     pub location: Location,
-    /// Lower-case DNS names, without port.
+    /// Lower-case DNS names, without port; `*.example.org` stands for every name below.
     pub hosts: Vec<String>,
     /// Ports that callers use.
     pub ports: Vec<ServicePort>,
@@ -24,6 +24,9 @@ pub struct ServiceEntry {
     pub workload_selector: Option<Labels>,
     /// The identities that may serve it; a peer must be one of them.
     pub subject_alt_names: Vec<SpiffeId>,
+    /// False for what a proxy cannot reach by mutual TLS: outside of the mesh, by DNS, without SPIFFE IDs. A call
+    /// there is refused as one to an unknown host.
+    pub is_routed: bool,
 }
 
 /// One port of a service.
@@ -48,6 +51,8 @@ pub enum ServiceProtocol {
     Http2,
     /// gRPC.
     Grpc,
+    /// TLS of the workload's own.
+    Tls,
     /// Anything.
     Tcp,
 }
@@ -55,7 +60,7 @@ pub enum ServiceProtocol {
 impl ServiceProtocol {
     /// Judged per request.
     pub fn is_http(self) -> bool {
-        self != Self::Tcp
+        !matches!(self, Self::Tls | Self::Tcp)
     }
 }
 
