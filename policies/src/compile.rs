@@ -252,7 +252,7 @@ fn judges_paths(policies: &[Attached]) -> bool {
 
 /// The mode of every port, resolved (rule 83).
 #[derive(Debug, Clone)]
-struct PeerModes {
+pub(crate) struct PeerModes {
     default: PeerMode,
     by_port: std::collections::BTreeMap<u16, PeerMode>,
 }
@@ -262,9 +262,15 @@ impl PeerModes {
         self.by_port.get(&port).copied().unwrap_or(self.default)
     }
 
+    /// Some port accepts a peer without identity.
+    pub(crate) fn has_plain_text(&self) -> bool {
+        self.default.accepts_plain_text()
+            || self.by_port.values().any(|mode| mode.accepts_plain_text())
+    }
+
     // Workload over namespace over mesh; one winner a scope, the first by name. A selector in the root
     // namespace is ignored here, unlike for AuthorizationPolicy (rule 83).
-    fn resolve(objects: &[PeerAuthentication], workload: &Workload, root: &str) -> Self {
+    pub(crate) fn resolve(objects: &[PeerAuthentication], workload: &Workload, root: &str) -> Self {
         let scope = |namespace: &str, has_selector: bool| {
             objects.iter().find(|object| {
                 object.metadata.namespace == namespace

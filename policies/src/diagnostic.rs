@@ -204,7 +204,7 @@ impl<'a> Problems<'a> {
     }
 }
 
-fn snippet(content: &str, at: Span) -> String {
+pub(crate) fn snippet(content: &str, at: Span) -> String {
     let Some(line) = at.line.checked_sub(1) else {
         return String::new();
     };
@@ -237,6 +237,24 @@ fn snippet(content: &str, at: Span) -> String {
         " ".repeat(caret_at),
         "^".repeat(width)
     )
+}
+
+/// The first findings, errors before warnings, and one that says so when there were more.
+pub(crate) fn bounded(mut all: Vec<Diagnostic>, is_full: bool) -> Vec<Diagnostic> {
+    if !is_full && all.len() <= limits::DIAGNOSTICS_MAX {
+        return all;
+    }
+    // A warning never hides an error.
+    all.sort_by_key(|diagnostic| !diagnostic.is_error);
+    all.truncate(limits::DIAGNOSTICS_MAX);
+    let message = format!(
+        "only the first {} findings are shown",
+        limits::DIAGNOSTICS_MAX
+    );
+    let mut more = Diagnostic::error("more", "", 0, 0, message);
+    more.is_error = all.iter().any(|diagnostic| diagnostic.is_error);
+    all.push(more);
+    all
 }
 
 /// The user's text, bounded, without control characters: it cannot forge a second line.

@@ -15,6 +15,7 @@ mod evaluate;
 mod explain;
 mod fields;
 pub mod limits;
+pub mod lint;
 mod load;
 mod matcher;
 mod object;

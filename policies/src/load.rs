@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ravelin_proto::spiffe_id::TrustDomain;
 
-use crate::diagnostic::{Diagnostic, Diagnostics, Problems, Span};
+use crate::diagnostic::{Diagnostic, Diagnostics, Problems, Span, bounded};
 use crate::document::{self, Node, Value};
 use crate::limits;
 use crate::object::{Location, ObjectRecord};
@@ -406,22 +406,5 @@ fn finish(problems: Vec<Problems<'_>>, general: Vec<Diagnostic>) -> Diagnostics 
     found.dedup();
     let mut all = general;
     all.extend(found);
-    if is_full || all.len() > limits::DIAGNOSTICS_MAX {
-        // Errors first: a warning never hides one.
-        all.sort_by_key(|diagnostic| !diagnostic.is_error);
-        all.truncate(limits::DIAGNOSTICS_MAX);
-        let mut more = Diagnostic::error(
-            "more",
-            "",
-            0,
-            0,
-            format!(
-                "only the first {} findings are shown",
-                limits::DIAGNOSTICS_MAX
-            ),
-        );
-        more.is_error = all.iter().any(|diagnostic| diagnostic.is_error);
-        all.push(more);
-    }
-    Diagnostics(all)
+    Diagnostics(bounded(all, is_full))
 }
