@@ -239,9 +239,13 @@ pub(crate) fn holds_for(
         && selector.is_none_or(|labels| workload.has_labels(labels))
 }
 
-/// A path that narrows, or an ALLOW by `notPaths`: there a path trick would open the gate (rule 90).
+/// A path that narrows, or an ALLOW by `notPaths`: there a path trick would open the gate (rule 90). What is only
+/// marked or tried out changes no answer (rules 7, 64).
 fn judges_paths(policies: &[Attached]) -> bool {
-    policies.iter().any(|policy| {
+    let enforced = policies
+        .iter()
+        .filter(|policy| policy.effect != Effect::Audit && !policy.is_dry_run);
+    enforced.into_iter().any(|policy| {
         policy.rules.iter().flat_map(Rule::clauses).any(|clause| {
             let is_path = clause.field == Field::Path
                 || matches!(&clause.field, Field::Header(name) if name == ":path");

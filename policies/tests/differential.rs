@@ -1,0 +1,118 @@
+//! Engine and reference on the same rows, made at random from a seed: no answer may differ.
+//!
+//! `RAVELIN_DIFFERENTIAL=10000000 cargo test --release -p ravelin-policies --test differential -- --nocapture` is the long run;
+//! `RAVELIN_DIFFERENTIAL_SEED` starts it elsewhere.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    clippy::wildcard_enum_match_arm,
+    clippy::option_option,
+    clippy::format_collect,
+    clippy::disallowed_methods,
+    unreachable_pub,
+    reason = "a test, steered by its environment"
+)]
+
+mod reference;
+
+use std::env;
+
+use reference::case::Expect;
+use reference::engine::Engine;
+use reference::generate::{ACTIONS, Dice, FIELDS, IDENTITIES, KINDS, TOKENS, call, row};
+use reference::shrink::shrink;
+use reference::{Call, Row, judge};
+use serde_json::Value;
+
+/// Decisions of an ordinary run.
+const DECISIONS: usize = 100_000;
+/// Every action, field and kind of match.
+const TURNS: usize = ACTIONS.len() * FIELDS.len() * KINDS.len();
+/// Every protocol (connections come once for three requests), token and identity.
+const CALL_TURNS: usize = 4 * TOKENS.len() * IDENTITIES.len();
+
+fn of_environment(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// What the engine says, and the reference.
+fn answers(row: &Row, config: &Value, engine: &Engine, call: &Call) -> (Expect, Expect) {
+    let mut found = engine.ask(row, call);
+    // Headers made of claims are not the reference's matter.
+    found.token_headers = None;
+    (found, judge::ask(row, &row.policies, config, call))
+}
+
+fn report(row: &Row, call: &Call, seed: u64) -> String {
+    let small = shrink(row, call, &|row, call| {
+        Engine::load(row).is_ok_and(|engine| {
+            let (found, wanted) = answers(row, &row.config(), &engine, call);
+            found != wanted
+        })
+    });
+    let mut small = small;
+    let engine = Engine::load(&small).unwrap();
+    let (found, wanted) = answers(&small, &small.config(), &engine, &small.calls[0]);
+    small.calls[0].expect = wanted.clone();
+    format!(
+        "seed {seed}, {}: the engine says\n{}\nthe reference\n{}\nrow:\n{}",
+        row.id,
+        serde_json::to_string(&found).unwrap(),
+        serde_json::to_string(&wanted).unwrap(),
+        serde_json::to_string(&small).unwrap()
+    )
+}
+
+#[test]
+fn engine_and_reference_agree_on_every_decision() {
+    let wanted = of_environment("RAVELIN_DIFFERENTIAL")
+        .map_or(DECISIONS, |count| usize::try_from(count).unwrap());
+    let seed = of_environment("RAVELIN_DIFFERENTIAL_SEED").unwrap_or(20_261_121);
+    let mut dice = Dice::new(seed);
+    // An ordinary run gives each turn its share of the calls; a long one goes around many times.
+    let calls_each = (wanted / TURNS).clamp(1, CALL_TURNS);
+    let (mut decisions, mut turn, mut differences) = (0, 0, Vec::new());
+    let (mut allowed, mut refused) = (0, 0);
+    while decisions < wanted && differences.len() < 5 {
+        let row = row(&mut dice, turn);
+        let engine = match Engine::load(&row) {
+            Ok(engine) => engine,
+            Err(found) => {
+                let errors: Vec<String> = found
+                    .iter()
+                    .filter(|found| found.is_error)
+                    .map(ravelin_policies::Diagnostic::render)
+                    .collect();
+                panic!(
+                    "seed {seed}, turn {turn} does not load: {}",
+                    errors.join("\n")
+                );
+            }
+        };
+        let config = row.config();
+        let start = dice.below(CALL_TURNS);
+        for step in 0..calls_each {
+            let call = call(&mut dice, start + step);
+            decisions += 1;
+            let (found, wanted) = answers(&row, &config, &engine, &call);
+            if found != wanted {
+                differences.push(report(&row, &call, seed));
+                break;
+            }
+            allowed += usize::from(found.decision.as_deref() == Some("allow"));
+            refused += usize::from(found.path_refused.is_some());
+        }
+        turn += 1;
+    }
+    println!(
+        "{decisions} decisions on {turn} sets, seed {seed}: {allowed} allowed, {refused} paths refused, {} differences",
+        differences.len()
+    );
+    assert!(differences.is_empty(), "{}", differences.join("\n\n"));
+    assert!(turn >= TURNS.min(wanted), "{turn} of {TURNS} turns");
+    assert!(
+        allowed > decisions / 20,
+        "nothing of worth is asked: {allowed} of {decisions} allowed"
+    );
+}
