@@ -52,3 +52,7 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub(crate) const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Longest life of a part's queue to the launcher task.
 pub(crate) const LAUNCH_QUEUE: usize = 256;
+/// Most lines of a recorded decision log.
+pub(crate) const LOG_LINES_MAX: u64 = 50_000_000;
+/// Lines that are no records, after which a log is given up.
+pub(crate) const LOG_BAD_LINES_MAX: u64 = 20;

@@ -15,6 +15,7 @@ mod arguments;
 mod commands;
 mod config;
 mod connection;
+mod decision_log;
 mod demo;
 mod exit;
 mod http_call;

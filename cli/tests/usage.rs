@@ -38,6 +38,7 @@ fn every_command_has_help_and_its_group_an_example() {
         "rollback",
         "policy check",
         "policy explain",
+        "policy replay",
         "token create",
         "entry create",
         "entry list",

@@ -178,6 +178,11 @@ impl RequestAuthentications {
         self.rules.is_empty()
     }
 
+    /// By issuer.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &JwtRule> {
+        self.rules.iter().map(|placed| &*placed.rule)
+    }
+
     /// Trust domains whose JWT bundles are needed.
     pub fn trust_domains(&self) -> BTreeSet<TrustDomain> {
         self.rules

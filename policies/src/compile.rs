@@ -212,6 +212,11 @@ impl WorkloadPolicies {
             .min()
     }
 
+    /// True when a path that reads differently to different servers is refused here (rule 90).
+    pub(crate) fn judges_paths(&self) -> bool {
+        self.judges_paths
+    }
+
     pub(crate) fn provider(&self, attached: &Attached) -> Option<&Arc<ExtensionProvider>> {
         let name = attached.provider.as_deref()?;
         self.providers.iter().find(|provider| provider.name == name)

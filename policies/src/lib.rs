@@ -4,6 +4,7 @@
 //! [`WorkloadPolicies::compile`] makes of it what one workload's proxy asks on every call: normalize the path,
 //! authenticate the tokens, authorize. Rules are those of Istio's kinds, by their numbers in the tests' names.
 
+mod analyze;
 mod authenticate;
 mod call;
 mod compile;
@@ -27,6 +28,10 @@ mod source;
 mod template;
 mod test_run;
 
+pub use analyze::{
+    CallFacts, HttpFacts, LineError, LogLine, RecordedCall, RecordedOutcome, Replay, ReplayExample,
+    ReplayGroup, ReplayReport, parse_log_line,
+};
 pub use authenticate::{
     AuthRefusal, KeySource, Presented, RequestAuthentications, RequestView, SignatureVerifier,
     Verified,

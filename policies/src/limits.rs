@@ -87,3 +87,20 @@ pub const TTL_MIN: Duration = Duration::from_secs(1);
 pub const TTL_MAX: Duration = Duration::from_hours(365 * 24);
 /// Largest clock skew that a file may ask for.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_mins(10);
+
+/// Longest line of a recorded decision log.
+pub const RECORD_BYTES_MAX: usize = 128 * 1024;
+/// A text of a record from this length on may have been cut off by the proxy: it keeps 1,024 bytes, less a character.
+pub const RECORDED_TEXT_BYTES_MAX: usize = 1_021;
+/// Most missing attributes that an undetermined decision names.
+pub const MISSING_ATTRIBUTES_MAX: usize = 8;
+/// Most ways in which a recorded request principal is split into issuer and subject.
+pub const PRINCIPAL_READINGS_MAX: usize = 64;
+/// Most groups of changes, and of undetermined calls, that a replay keeps apart.
+pub const REPLAY_GROUPS_MAX: usize = 10_000;
+/// Most callers that a group of a replay names.
+pub const REPLAY_CALLERS_MAX: usize = 8;
+/// Most calls that a group of a replay shows.
+pub const REPLAY_EXAMPLES_MAX: usize = 3;
+/// Most different calls whose decision a replay keeps, so as not to judge them twice.
+pub const REPLAY_KNOWN_MAX: usize = 200_000;

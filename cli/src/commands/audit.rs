@@ -60,6 +60,7 @@ pub(crate) enum AuditCommand {
 #[command(after_help = "Examples:
   ravelin audit query --since 5m
   ravelin audit query --log decision --decision deny --since 1h -o jsonl
+  ravelin audit query --log decision --since 7d --limit 0 -o jsonl > week.jsonl
   ravelin audit query --kind 'svid.*' --spiffe-id spiffe://shop.example/ns/shop/sa/orders")]
 pub(crate) struct QueryArguments {
     #[command(flatten)]
@@ -67,7 +68,7 @@ pub(crate) struct QueryArguments {
     /// Up to this time: RFC 3339, or a span back from now such as `5m`
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// At most so many records
+    /// At most so many records, the newest; 0 for all
     #[arg(long, default_value_t = 1000)]
     limit: u32,
 }
@@ -186,13 +187,17 @@ async fn search(query: AuditQuery, shared: &Shared) -> Outcome {
     let ca = Ca::connect(shared).await?;
     let mut stream = ca
         .audit()
-        .query(ask(query))
+        .query(query)
         .await
         .map_err(|status| Failure::status("query the logs", &status))?
         .into_inner();
     let mut rows = Rows::new(&["time", "log", "index", "kind", "who", "what"]);
     loop {
         match stream.message().await {
+            // WHY: a whole log may be asked for; its lines go out as they come.
+            Ok(Some(record)) if shared.output == Format::Jsonl => {
+                print_line(&record, Format::Jsonl)?;
+            }
             Ok(Some(record)) => rows.push(Value::Object(row(&record))),
             Ok(None) => return rows.print(shared.output),
             Err(status) => return Err(Failure::status("query the logs", &status)),

@@ -12,6 +12,7 @@ pub(crate) mod explain;
 pub(crate) mod mesh;
 pub(crate) mod policy;
 pub(crate) mod policy_explain;
+pub(crate) mod policy_replay;
 pub(crate) mod rotate;
 pub(crate) mod serve;
 pub(crate) mod svid;

@@ -1,6 +1,6 @@
 //! `ravelin policy check | test | explain`: a mesh folder offline, without a CA.
 
-use super::policy_explain;
+use super::{policy_explain, policy_replay};
 use crate::arguments::Shared;
 use crate::config;
 use crate::exit::{Exit, Failure, Outcome};
@@ -20,6 +20,8 @@ pub(crate) enum PolicyCommand {
     Test(MeshArguments),
     /// Say how a call would be decided, and why
     Explain(Box<policy_explain::ExplainArguments>),
+    /// Judge a recorded decision log again by a proposed folder
+    Replay(policy_replay::ReplayArguments),
 }
 
 /// Which folder.
@@ -36,6 +38,7 @@ pub(crate) fn run(command: PolicyCommand, shared: &Shared) -> Outcome {
         PolicyCommand::Check(of) => check(&load(of)?, shared),
         PolicyCommand::Test(of) => test(&load(of)?, shared),
         PolicyCommand::Explain(explain) => policy_explain::run(*explain, shared),
+        PolicyCommand::Replay(replay) => policy_replay::run(replay, shared),
     }
 }
 
