@@ -47,9 +47,46 @@ pub struct ProxyConfig {
     /// Proxies in front of this one, the direct peer among them, whose `X-Forwarded-For` is believed (rule 36).
     #[serde(default)]
     pub num_trusted_proxies: usize,
+    /// Keys of issuers that are fetched.
+    #[serde(default)]
+    pub jwks: JwksConfig,
     /// Log output.
     #[serde(default)]
     pub log: TelemetryConfig,
+}
+
+/// How keys of remote issuers are fetched (`jwksUri: https://..`, or an issuer's discovery document).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JwksConfig {
+    /// Keys that are in use are fetched again after this time.
+    #[serde(deserialize_with = "duration")]
+    pub refresh: Duration,
+    /// While fetches fail the last good keys are used up to this age; then tokens are refused.
+    #[serde(deserialize_with = "duration")]
+    pub max_age: Duration,
+    /// A token with an unknown key id leads to a fetch, at most once in this time for one address.
+    #[serde(deserialize_with = "duration")]
+    pub refetch_pause: Duration,
+    /// Fetch from loopback, private, link-local and other addresses that are not public.
+    pub allow_private_addresses: bool,
+    /// Hosts whose addresses need not be public, as they are written in the policies.
+    pub allow_private_hosts: Vec<String>,
+    /// PEM file of the authorities that issuers' servers are known by, instead of the machine's own.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for JwksConfig {
+    fn default() -> Self {
+        Self {
+            refresh: Duration::from_mins(20),
+            max_age: Duration::from_hours(24),
+            refetch_pause: Duration::from_secs(30),
+            allow_private_addresses: false,
+            allow_private_hosts: Vec::new(),
+            ca_file: None,
+        }
+    }
 }
 
 /// A listener for peers: mutual TLS alone, unless a PeerAuthentication says otherwise for the workload port.
@@ -121,9 +158,23 @@ pub enum ConfigError {
     /// More proxies than can stand in front of one.
     #[error("`num_trusted_proxies` must be at most {max}", max = limits::TRUSTED_PROXIES_MAX)]
     TrustedProxies,
+    /// Times that do not fit together.
+    #[error(
+        "`jwks`: `refresh` and `refetch_pause` must be at least 100ms, `max_age` at least `refresh` and at most 720h"
+    )]
+    Jwks,
     /// Not a share.
     #[error("`decision_sample_allowed` must lie between 0.0 and 1.0")]
     Sample,
+}
+
+impl JwksConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        let is_fine = self.refresh >= limits::JWKS_PAUSE_MIN
+            && self.refetch_pause >= limits::JWKS_PAUSE_MIN
+            && (self.refresh..=limits::JWKS_AGE_MAX).contains(&self.max_age);
+        is_fine.then_some(()).ok_or(ConfigError::Jwks)
+    }
 }
 
 impl ProxyConfig {
@@ -157,6 +208,7 @@ impl ProxyConfig {
         if !(0.0..=1.0).contains(&self.decision_sample_allowed) {
             return Err(ConfigError::Sample);
         }
+        self.jwks.check()?;
         self.check_plain_text()?;
         self.check_listeners()
     }
@@ -339,6 +391,26 @@ mod tests {
                 "write `HOST:PORT`",
             ),
             ("identity", top("spiffe_id = 'orders'"), ""),
+            (
+                "keys too often",
+                format!("{GOOD}\n[jwks]\nrefetch_pause = '1ms'"),
+                "at least 100ms",
+            ),
+            (
+                "keys too old",
+                format!("{GOOD}\n[jwks]\nmax_age = '1000h'"),
+                "at most 720h",
+            ),
+            (
+                "age below refresh",
+                format!("{GOOD}\n[jwks]\nmax_age = '1m'"),
+                "at least `refresh`",
+            ),
+            (
+                "unknown knob of keys",
+                format!("{GOOD}\n[jwks]\nallow_all = true"),
+                "unknown field `allow_all`",
+            ),
         ];
         for (name, text, want) in rows {
             let refused = checked(&text).unwrap_err();

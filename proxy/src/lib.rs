@@ -13,6 +13,7 @@ pub mod forwarded;
 pub mod head;
 pub mod identity;
 pub mod inbound;
+pub mod jwks;
 pub mod limits;
 pub mod listener;
 pub mod live_calls;
@@ -40,7 +41,9 @@ use tokio::sync::{mpsc, watch};
 pub use config::{ConfigError, ProxyConfig};
 use control::ControlPorts;
 use decision_log::DecisionSink;
+use jwks::{FetchPorts, Fetchers};
 use listener::{BindError, Bound, Sockets};
+use token::Tokens;
 use worker::{Common, WorkerPorts};
 
 /// Why a proxy does not start, or ended early.
@@ -58,6 +61,9 @@ pub enum ProxyError {
     /// A thread cannot be started.
     #[error("a thread cannot be started: {0}")]
     Thread(#[source] std::io::Error),
+    /// Whom to trust outside cannot be read.
+    #[error(transparent)]
+    Roots(#[from] jwks::RootsError),
     /// A thread ended before the drain.
     #[error("{0} ended unexpectedly")]
     Ended(&'static str),
@@ -69,6 +75,7 @@ pub struct Proxy {
     common: Arc<Common>,
     sockets: Vec<Sockets>,
     admin: Option<std::net::TcpListener>,
+    roots: jwks::Roots,
 }
 
 /// Opens the listeners of `config` and serves until `drain` is over. Blocks.
@@ -103,6 +110,7 @@ impl Proxy {
         config.check()?;
         let sockets = listener::bind(&config)?;
         let admin = config.admin.map(listener::bind_admin).transpose()?;
+        let roots = jwks::Roots::new(config.jwks.ca_file.clone())?;
         Ok(Self {
             common: Arc::new(Common {
                 config,
@@ -111,6 +119,7 @@ impl Proxy {
             }),
             sockets,
             admin,
+            roots,
         })
     }
 
@@ -155,6 +164,8 @@ impl Proxy {
         let lost = Arc::new(AtomicU64::new(0));
         let snapshots = watch::Sender::new(None);
         let (finished, is_finished) = watch::channel(false);
+        let (fetched, keys) = watch::channel(Arc::default());
+        let (missing, missed) = mpsc::channel(limits::MISSING_KEYS_QUEUE_MAX);
         let mut adopted = Vec::new();
         let mut questions = Vec::new();
         let mut threads = Vec::new();
@@ -169,6 +180,7 @@ impl Proxy {
                 adopted: adopted_sender,
                 questions: question_receiver,
                 decisions: DecisionSink::new(decisions.clone(), Arc::clone(&lost), sample),
+                tokens: Tokens::new(keys.clone(), missing.clone()),
                 drain: drain.clone(),
             };
             let common = Arc::clone(&self.common);
@@ -177,6 +189,20 @@ impl Proxy {
             })?);
         }
         drop(decisions);
+        let (wanted_keys, wanted) = watch::channel(jwks::WantedKeys::default());
+        let (lines, key_origins) = watch::channel(Vec::new());
+        let fetchers = Fetchers::new(
+            &self.common.config.jwks,
+            self.roots,
+            Arc::clone(&self.common.clock),
+            self.common.metrics.jwks.clone(),
+            FetchPorts {
+                wanted,
+                missing: missed,
+                keys: fetched,
+                lines,
+            },
+        );
         let ports = ControlPorts {
             snapshots,
             adopted,
@@ -184,6 +210,9 @@ impl Proxy {
             decisions: records,
             lost,
             finished: is_finished,
+            wanted_keys,
+            fetchers,
+            key_origins,
             drain: drain.clone(),
         };
         let (common, admin) = (self.common, self.admin);

@@ -97,8 +97,37 @@ pub const DECISION_FIELD_BYTES_MAX: usize = 1024;
 /// Routes whose series one connection of the application keeps resolved.
 pub const ROUTES_PER_CONNECTION_MAX: usize = 64;
 
-/// Valid signatures remembered by one worker.
+/// Verified tokens remembered by one worker, about.
 pub const TOKENS_MAX: usize = 4096;
+/// Bytes of the tokens that one worker remembers; what is made of them takes a few times as much.
+pub const TOKEN_BYTES_REMEMBERED_MAX: u64 = 4 * 1024 * 1024;
+/// What a remembered token counts at least.
+pub const TOKEN_BYTES_REMEMBERED_MIN: u64 = 1024;
+
+/// Wishes for new keys that wait for the control thread.
+pub const MISSING_KEYS_QUEUE_MAX: usize = 64;
+/// Shortest time between two fetches that a configuration may ask for.
+pub const JWKS_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest use of keys that cannot be fetched again that a configuration may ask for.
+pub const JWKS_AGE_MAX: Duration = Duration::from_hours(720);
+/// Fetches of keys under way at once.
+pub const KEY_FETCHES_MAX: usize = 16;
+/// Longest key set or discovery document.
+pub const KEY_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Longest head of an answer with keys.
+pub const KEY_HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Header fields of an answer with keys.
+pub const KEY_HEADERS_MAX: usize = 64;
+/// Keys of one issuer.
+pub const KEYS_PER_ISSUER_MAX: usize = 256;
+/// Addresses of a name that are tried for one fetch.
+pub const KEY_ADDRESSES_MAX: usize = 8;
+/// First and longest pause after a failed fetch.
+pub const KEY_FETCH_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// See [`KEY_FETCH_PAUSE_MIN`].
+pub const KEY_FETCH_PAUSE_MAX: Duration = Duration::from_mins(1);
+/// Trusted roots are read again after this time.
+pub const KEY_ROOTS_AGE: Duration = Duration::from_hours(1);
 /// One connect to the agent.
 pub const AGENT_CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// First and longest pause between two connects to the agent.

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use http::HeaderValue;
@@ -41,7 +42,7 @@ pub struct JudgedBy {
     /// The path that is forwarded.
     pub path: NormalizedPath,
     /// What its tokens say.
-    pub identity: RequestIdentity,
+    pub identity: Arc<RequestIdentity>,
 }
 
 impl JudgedBy {

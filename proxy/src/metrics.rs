@@ -13,6 +13,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 
+use crate::jwks::metrics::JwksMetrics;
+
 /// Labels of the request metrics.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct CallLabels {
@@ -85,6 +87,8 @@ pub struct Metrics {
     pub svid_changes: Counter,
     /// 1 while the stream to the agent stands.
     pub agent_connected: Gauge,
+    /// Fetches of keys.
+    pub jwks: JwksMetrics,
 }
 
 impl Metrics {
@@ -110,9 +114,11 @@ impl Metrics {
             svid_expires: Gauge::default(),
             svid_changes: Counter::default(),
             agent_connected: Gauge::default(),
+            jwks: JwksMetrics::default(),
         };
         metrics.register_calls();
         metrics.register_state();
+        metrics.jwks.register(&mut metrics.registry);
         Arc::new(metrics)
     }
 

@@ -2,18 +2,17 @@
 //!
 //! Built by the control thread alone (`control/store.rs`).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ravelin_policies::{RequestIdentity, WorkloadPolicies};
-use ravelin_proto::jwks::JwkSet;
-use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
+use ravelin_proto::spiffe_id::SpiffeId;
 use ravelin_proto::time::Timestamp;
 use ravelin_runtime::tls::{self, X509Bundles};
 
 use crate::denylist::Denylist;
 use crate::identity::{OwnSvid, Peer, ServerConfigs};
 use crate::route::Routes;
+use crate::token::{self, TrustDomainKeys};
 
 /// The configuration in use.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ pub struct Snapshot {
     /// For the inbound listeners.
     pub server: ServerConfigs,
     /// Token keys by trust domain.
-    pub token_keys: Arc<BTreeMap<TrustDomain, Arc<JwkSet>>>,
+    pub token_keys: Arc<TrustDomainKeys>,
     /// Who is cut off.
     pub denylist: Arc<Denylist>,
     /// Compiled policies of the workload.
@@ -55,17 +54,7 @@ impl Snapshot {
 
     /// True for an accepted token on the deny-list.
     pub fn is_token_denied(&self, identity: &RequestIdentity, now: Timestamp) -> bool {
-        let issued_at = identity
-            .claims
-            .as_ref()
-            .and_then(|claims| claims.get("iat"))
-            .and_then(serde_json::Value::as_i64);
-        self.denylist.is_token_denied(
-            identity.jti.as_deref(),
-            identity.subject.as_deref(),
-            issued_at,
-            now,
-        )
+        token::is_denied(&self.denylist, identity, now)
     }
 
     /// True while the peer's chain leads to an authority of its own trust domain.

@@ -1,28 +1,36 @@
-//! Tokens of a request, by the policy engine; and a memory of signatures that were found valid.
+//! Tokens of a request, by the policy engine; and a memory of tokens that were found good.
 //!
-//! INVARIANT: only the signature is remembered, by a digest over key, algorithm, signed bytes and signature. Expiry,
-//! audience, key set and deny-list are looked at on every request, so nothing outlives a change of any of them.
+//! INVARIANT: what is remembered never outlives what it rests on: rules and keys (another set empties the memory),
+//! expiry and start of the tokens (looked at on each use), the deny-list (asked on each use). A repeated token costs
+//! a digest and a look into a table; refusals are not remembered. One memory for each worker, without a lock.
+
+mod memory;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::HeaderMap;
 use http::StatusCode;
 use http::request::Parts;
-use quick_cache::unsync::Cache;
 use ravelin_policies::{
     AuthRefusal, HeaderView, KeyAddress, KeySource, NormalizedPath, RequestIdentity, RequestView,
-    SignatureVerifier,
+    SignatureVerifier, WorkloadPolicies,
 };
-use ravelin_proto::jwks::{Jwk, JwkKey, JwkSet};
+use ravelin_proto::jwks::{Jwk, JwkSet};
 use ravelin_proto::jws::JwsAlgorithm;
 use ravelin_proto::spiffe_id::TrustDomain;
 use ravelin_proto::time::Timestamp;
-use sha2::{Digest, Sha256};
+use tokio::sync::{mpsc, watch};
 
-use crate::limits;
+use crate::denylist::Denylist;
+use crate::jwks::FetchedKeys;
 use crate::respond::Refusal;
 use crate::snapshot::Snapshot;
+use memory::Memory;
+
+/// Token keys of trust domains.
+pub type TrustDomainKeys = BTreeMap<TrustDomain, Arc<JwkSet>>;
 
 /// Headers as the policy engine reads them.
 #[derive(Clone, Copy, Debug)]
@@ -62,32 +70,46 @@ impl TokenRefusal {
     }
 }
 
-/// Signatures that one worker found valid.
+/// What tokens of one worker are judged by, beside the snapshot, and what was judged.
 #[derive(Debug)]
-pub struct TokenCache {
-    valid: RefCell<Cache<[u8; 32], ()>>,
+pub struct Tokens {
+    fetched: RefCell<watch::Receiver<Arc<FetchedKeys>>>,
+    missing: mpsc::Sender<KeyAddress>,
+    memory: RefCell<Memory>,
 }
 
-impl Default for TokenCache {
-    fn default() -> Self {
+/// Everything that a judgement of tokens rests on.
+#[derive(Clone, Debug)]
+struct Basis {
+    policies: Arc<WorkloadPolicies>,
+    bundles: Arc<TrustDomainKeys>,
+    fetched: Arc<FetchedKeys>,
+}
+
+impl Tokens {
+    /// `fetched` are the keys of remote issuers, `missing` takes the addresses whose keys may have changed.
+    pub fn new(
+        fetched: watch::Receiver<Arc<FetchedKeys>>,
+        missing: mpsc::Sender<KeyAddress>,
+    ) -> Self {
         Self {
-            valid: RefCell::new(Cache::new(limits::TOKENS_MAX)),
+            fetched: RefCell::new(fetched),
+            missing,
+            memory: RefCell::default(),
         }
     }
-}
 
-impl TokenCache {
-    /// What the request's tokens establish.
+    /// What the request's tokens establish. It never waits for a key.
     pub fn authenticate(
         &self,
         snapshot: &Snapshot,
         parts: &Parts,
         path: &NormalizedPath,
         now: Timestamp,
-    ) -> Result<RequestIdentity, TokenRefusal> {
+    ) -> Result<Arc<RequestIdentity>, TokenRefusal> {
         let authentication = snapshot.policies.authentication();
         if authentication.is_empty() {
-            return Ok(RequestIdentity::default());
+            return Ok(Arc::clone(authentication.anonymous()));
         }
         let headers = Headers::new(&parts.headers);
         let request = RequestView {
@@ -95,10 +117,48 @@ impl TokenCache {
             query: path.query(),
             headers: &headers,
         };
-        let identity = authentication
-            .authenticate(&request, &Keys(snapshot), self, now)
-            .map_err(TokenRefusal::new)?;
-        if snapshot.is_token_denied(&identity, now) {
+        let basis = Basis {
+            policies: Arc::clone(&snapshot.policies),
+            bundles: Arc::clone(&snapshot.token_keys),
+            fetched: self.fetched(),
+        };
+        self.judge(basis, &snapshot.denylist, &request, now)
+    }
+
+    fn judge(
+        &self,
+        basis: Basis,
+        denylist: &Denylist,
+        request: &RequestView<'_>,
+        now: Timestamp,
+    ) -> Result<Arc<RequestIdentity>, TokenRefusal> {
+        let authentication = basis.policies.authentication();
+        let presented = authentication.present(request).map_err(TokenRefusal::new)?;
+        if presented.is_empty() {
+            return Ok(Arc::clone(authentication.anonymous()));
+        }
+        let digest = memory::digest(&presented);
+        let mut memory = self.memory.borrow_mut();
+        memory.rest_on(&basis);
+        let known = memory
+            .get(&digest)
+            .filter(|verified| verified.holds_at(now))
+            .map(|verified| verified.identity(request));
+        let identity = if let Some(identity) = known {
+            identity
+        } else {
+            let keys = Keys {
+                basis: &basis,
+                missing: &self.missing,
+            };
+            let verified = authentication
+                .verify(&presented, &keys, &Verifier, now)
+                .map_err(TokenRefusal::new)?;
+            let identity = verified.identity(request);
+            memory.insert(digest, &presented, verified);
+            identity
+        };
+        if is_denied(denylist, &identity, now) {
             return Err(TokenRefusal {
                 refusal: Refusal::token(StatusCode::UNAUTHORIZED, "token_denied"),
                 text: "the token has been revoked".to_owned(),
@@ -106,23 +166,50 @@ impl TokenCache {
         }
         Ok(identity)
     }
+
+    /// The fetched keys in use, renewed here when others came.
+    fn fetched(&self) -> Arc<FetchedKeys> {
+        Arc::clone(&self.fetched.borrow_mut().borrow_and_update())
+    }
 }
 
-struct Keys<'a>(&'a Snapshot);
+/// True for an accepted token on the deny-list.
+pub fn is_denied(denylist: &Denylist, identity: &RequestIdentity, now: Timestamp) -> bool {
+    let claims = identity.claims.as_ref();
+    let issued_at = claims
+        .and_then(|claims| claims.get("iat"))
+        .and_then(serde_json::Value::as_i64);
+    denylist.is_token_denied(
+        identity.jti.as_deref(),
+        identity.subject.as_deref(),
+        issued_at,
+        now,
+    )
+}
+
+struct Keys<'a> {
+    basis: &'a Basis,
+    missing: &'a mpsc::Sender<KeyAddress>,
+}
 
 impl KeySource for Keys<'_> {
     fn jwt_bundle(&self, trust_domain: &TrustDomain) -> Option<Arc<JwkSet>> {
-        self.0.token_keys.get(trust_domain).cloned()
+        self.basis.bundles.get(trust_domain).cloned()
     }
 
-    fn fetched_keys(&self, _: &KeyAddress) -> Option<Arc<JwkSet>> {
-        None
+    fn fetched_keys(&self, address: &KeyAddress) -> Option<Arc<JwkSet>> {
+        self.basis.fetched.get(address)
     }
 
-    fn note_missing_key(&self, _: &KeyAddress) {}
+    fn note_missing_key(&self, address: &KeyAddress) {
+        // WHY: a full channel holds this wish already, or many others; the next request says it again.
+        let _ = self.missing.try_send(address.clone());
+    }
 }
 
-impl SignatureVerifier for TokenCache {
+struct Verifier;
+
+impl SignatureVerifier for Verifier {
     fn is_valid(
         &self,
         key: &Jwk,
@@ -130,40 +217,14 @@ impl SignatureVerifier for TokenCache {
         signing_input: &[u8],
         signature: &[u8],
     ) -> bool {
-        let digest = digest(key, algorithm, signing_input, signature);
-        if self.valid.borrow_mut().get(&digest).is_some() {
-            return true;
-        }
-        let is_valid =
-            ravelin_runtime::crypto::verify_jws(key, algorithm, signing_input, signature).is_ok();
-        if is_valid {
-            self.valid.borrow_mut().insert(digest, ());
-        }
-        is_valid
+        ravelin_runtime::crypto::verify_jws(key, algorithm, signing_input, signature).is_ok()
     }
 }
 
-fn digest(key: &Jwk, algorithm: JwsAlgorithm, signing_input: &[u8], signature: &[u8]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    let mut part = |bytes: &[u8]| {
-        // WHY: a length before each part, so that no two inputs run together to the same bytes.
-        hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_le_bytes());
-        hash.update(bytes);
-    };
-    match &key.key {
-        JwkKey::Ec { curve, x, y } => {
-            part(format!("{curve:?}").as_bytes());
-            part(x);
-            part(y);
-        }
-        JwkKey::Rsa { n, e } => {
-            part(n);
-            part(e);
-        }
-        JwkKey::Ed25519 { x } => part(x),
-    }
-    part(format!("{algorithm:?}").as_bytes());
-    part(signing_input);
-    part(signature);
-    hash.finalize().into()
-}
+#[cfg(test)]
+#[allow(
+    clippy::too_many_lines,
+    clippy::format_collect,
+    reason = "tests are tables"
+)]
+mod tests;

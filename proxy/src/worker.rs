@@ -28,7 +28,7 @@ use crate::limits;
 use crate::listener::{self, Bound};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
-use crate::token::TokenCache;
+use crate::token::Tokens;
 use crate::upstream::balancer::Clusters;
 use crate::upstream::{Pool, Target};
 
@@ -54,6 +54,8 @@ pub struct WorkerPorts {
     pub questions: mpsc::Receiver<Question>,
     /// Decision records.
     pub decisions: DecisionSink,
+    /// Tokens, by keys that the control thread fetches.
+    pub tokens: Tokens,
     /// Start of the drain.
     pub drain: Drain,
 }
@@ -74,7 +76,7 @@ pub struct Worker {
     applications: RefCell<HashMap<SocketAddr, Rc<Pool>>>,
     clusters: Clusters,
     decisions: DecisionSink,
-    tokens: TokenCache,
+    tokens: Tokens,
     handshakes: Handshakes,
     call_ids: CallIds,
     drain: Drain,
@@ -98,7 +100,12 @@ async fn serve(
     bound: Vec<(Bound, TcpListener)>,
     mut ports: WorkerPorts,
 ) -> std::io::Result<()> {
-    let worker = Rc::new(Worker::new(common, ports.decisions, ports.drain.clone()));
+    let worker = Rc::new(Worker::new(
+        common,
+        ports.decisions,
+        ports.tokens,
+        ports.drain.clone(),
+    ));
     worker.adopt(ports.snapshots.borrow_and_update().clone(), &ports.adopted);
     for (bound, socket) in bound {
         let listener = tokio::net::TcpListener::from_std(socket)?;
@@ -131,7 +138,7 @@ async fn serve(
 }
 
 impl Worker {
-    fn new(common: Arc<Common>, decisions: DecisionSink, drain: Drain) -> Self {
+    fn new(common: Arc<Common>, decisions: DecisionSink, tokens: Tokens, drain: Drain) -> Self {
         Self {
             common,
             snapshot: RefCell::new(None),
@@ -139,7 +146,7 @@ impl Worker {
             applications: RefCell::new(HashMap::new()),
             clusters: Clusters::default(),
             decisions,
-            tokens: TokenCache::default(),
+            tokens,
             handshakes: Handshakes::default(),
             call_ids: CallIds::new(),
             drain,
@@ -189,8 +196,8 @@ impl Worker {
         &self.handshakes
     }
 
-    /// Verified tokens.
-    pub fn tokens(&self) -> &TokenCache {
+    /// Judges tokens.
+    pub fn tokens(&self) -> &Tokens {
         &self.tokens
     }
 

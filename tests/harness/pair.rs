@@ -112,6 +112,7 @@ fn proxy_config(workload: &Workload, agent_socket: &Path) -> ProxyConfig {
         drain: Duration::from_secs(1),
         decision_sample_allowed: 1.0,
         num_trusted_proxies: 0,
+        jwks: ravelin_proxy::config::JwksConfig::default(),
         log: TelemetryConfig::default(),
     }
 }

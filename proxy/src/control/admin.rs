@@ -1,4 +1,5 @@
-//! The admin listener on loopback: health, readiness, metrics, the configuration in use and the live connections.
+//! The admin listener on loopback: health, readiness, metrics, the configuration in use, the live connections and the
+//! state of fetched keys.
 //!
 //! It shows no key, no token and no policy text.
 
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::connections::ConnectionLine;
+use crate::jwks::OriginLine;
 use crate::limits;
 use crate::snapshot::Snapshot;
 use crate::worker::{Common, Question};
@@ -30,6 +32,7 @@ struct Inner {
     common: Arc<Common>,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     questions: Vec<mpsc::Sender<Question>>,
+    key_origins: watch::Receiver<Vec<OriginLine>>,
     drain: Drain,
 }
 
@@ -39,12 +42,14 @@ impl State {
         common: Arc<Common>,
         snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
         questions: Vec<mpsc::Sender<Question>>,
+        key_origins: watch::Receiver<Vec<OriginLine>>,
         drain: Drain,
     ) -> Self {
         Self(Arc::new(Inner {
             common,
             snapshots,
             questions,
+            key_origins,
             drain,
         }))
     }
@@ -65,6 +70,7 @@ pub async fn serve(listener: Option<TcpListener>, state: State) {
         .route("/metrics", get(metrics))
         .route("/config", get(config))
         .route("/connections", get(connections))
+        .route("/jwks", get(key_origins))
         .with_state(state);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the admin listener failed");
@@ -116,6 +122,10 @@ async fn config(Extract(state): Extract<State>) -> Json<Value> {
         "inbound": inbound,
         "in_use": in_use,
     }))
+}
+
+async fn key_origins(Extract(state): Extract<State>) -> Json<Vec<OriginLine>> {
+    Json(state.0.key_origins.borrow().clone())
 }
 
 #[derive(Serialize)]

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::decision_log::CallRecord;
+use crate::jwks::{Fetchers, OriginLine, WantedKeys};
 use crate::limits;
 use crate::metrics::{self, Metrics};
 use crate::snapshot::Snapshot;
@@ -37,6 +38,12 @@ pub struct ControlPorts {
     pub lost: Arc<AtomicU64>,
     /// True once all workers have ended.
     pub finished: watch::Receiver<bool>,
+    /// Which keys the policies in use name.
+    pub wanted_keys: watch::Sender<WantedKeys>,
+    /// Keys of remote issuers.
+    pub fetchers: Fetchers,
+    /// State of the fetchers.
+    pub key_origins: watch::Receiver<Vec<OriginLine>>,
     /// Start of the drain.
     pub drain: Drain,
 }
@@ -52,6 +59,7 @@ pub struct Control {
     lost: Arc<AtomicU64>,
     lost_reported: u64,
     finished: watch::Receiver<bool>,
+    wanted_keys: watch::Sender<WantedKeys>,
 }
 
 /// Runs the control thread until the workers have ended and their last records are sent.
@@ -69,6 +77,7 @@ pub fn run(
             Arc::clone(&common),
             ports.snapshots.subscribe(),
             ports.questions,
+            ports.key_origins,
             ports.drain.clone(),
         );
         let control = Control {
@@ -80,11 +89,13 @@ pub fn run(
             lost: ports.lost,
             lost_reported: 0,
             finished: ports.finished,
+            wanted_keys: ports.wanted_keys,
         };
         // WHY: the admin listener lives as long as the control loop, so that a drain can be watched.
         tokio::select! {
             () = control.follow() => {}
             () = admin::serve(admin, state) => {}
+            () = ports.fetchers.run() => {}
         }
         Ok(())
     })
@@ -125,6 +136,12 @@ impl Control {
             .svid_expires
             .set(snapshot.svid.expires_at.unix_secs());
         metrics::raise_to(&metrics.svid_changes, snapshot.identity_generation);
+        let wanted = snapshot.policies.authentication().remote_keys();
+        self.wanted_keys.send_if_modified(|known| {
+            let is_other = *known != wanted;
+            *known = wanted;
+            is_other
+        });
         self.snapshots.send_replace(Some(snapshot));
         timeout(limits::ADOPT_DEADLINE, self.all_adopted(generation))
             .await
@@ -154,7 +171,7 @@ async fn finished(finished: &mut watch::Receiver<bool>) {
     let _ = finished.wait_for(|finished| *finished).await;
 }
 
-fn entropy() -> f64 {
+pub(crate) fn entropy() -> f64 {
     f64::from(u32::from_le_bytes(
         ravelin_runtime::crypto::random_bytes::<4>(),
     )) / f64::from(u32::MAX)

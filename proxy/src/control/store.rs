@@ -19,6 +19,7 @@ use crate::denylist::Denylist;
 use crate::identity::{IdentityError, OwnSvid, ServerConfigs};
 use crate::route::Routes;
 use crate::snapshot::Snapshot;
+use crate::token::TrustDomainKeys;
 
 /// Why a part of a configuration is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +111,7 @@ pub struct Store {
     bundle_generation: u64,
     bundle_sequence: u64,
     server: Option<ServerConfigs>,
-    token_keys: Arc<BTreeMap<TrustDomain, Arc<JwkSet>>>,
+    token_keys: Arc<TrustDomainKeys>,
     token_bytes: HashMap<String, Vec<u8>>,
     denylist: Arc<Denylist>,
 }

@@ -256,7 +256,7 @@ impl PeerConnection {
         parts: &Parts,
         path: &NormalizedPath,
         open: &mut OpenCall,
-    ) -> Result<RequestIdentity, Refused> {
+    ) -> Result<Arc<RequestIdentity>, Refused> {
         let now = self.worker.now();
         let identity = self
             .worker

@@ -60,6 +60,39 @@ pub fn digest_sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
+/// SHA-256 over parts.
+#[derive(Clone)]
+pub struct Sha256(backend::digest::Context);
+
+impl Sha256 {
+    /// Over nothing yet.
+    #[allow(
+        clippy::new_without_default,
+        reason = "an empty digest is a start, not a default"
+    )]
+    pub fn new() -> Self {
+        Self(backend::digest::Context::new(&backend::digest::SHA256))
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all bytes taken.
+    pub fn finish(self) -> [u8; 32] {
+        let mut out = [0; 32];
+        out.copy_from_slice(self.0.finish().as_ref());
+        out
+    }
+}
+
+impl std::fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sha256").finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +106,10 @@ mod tests {
     fn sha256_is_the_known_one() {
         let want = [0xba, 0x78, 0x16, 0xbf];
         assert_eq!(digest_sha256(b"abc")[..4], want);
+        let mut parts = Sha256::new();
+        parts.update(b"a");
+        parts.update(b"bc");
+        assert_eq!(parts.finish(), digest_sha256(b"abc"));
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! rustls configurations of an identity and the bundles: TLS 1.3 only, our verifier on both sides, no resumption.
+//! rustls configurations of an identity and the bundles: TLS 1.3 only, our verifier on both sides, no resumption; and
+//! one for servers of the web, which are none of ours.
 
 use std::sync::Arc;
 
 use ravelin_proto::x509_svid::LeafSvid;
 use rustls::client::Resumption;
 use rustls::server::NoServerSessionStorage;
-use rustls::version::TLS13;
-use rustls::{ClientConfig, CommonState, ServerConfig};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, CommonState, RootCertStore, ServerConfig};
 
 use super::verifier::SpiffeVerifier;
 use super::{Expect, Identity, PeerIdentity, X509Bundles};
@@ -95,6 +96,22 @@ pub fn client_config(
     config.resumption = Resumption::disabled();
     // The name is ours, not the peer's: peers are known by SPIFFE ID.
     config.enable_sni = false;
+    Ok(Arc::new(config))
+}
+
+/// A client of the web: it shows nothing, trusts `roots`, and speaks TLS 1.2 as well, since the other end is not ours.
+pub fn web_client_config(
+    roots: RootCertStore,
+    clock: SharedClock,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config =
+        ClientConfig::builder_with_details(crypto::provider(), Arc::new(TlsTime(clock)))
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .map_err(TlsError::Provider)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+    config.alpn_protocols = to_alpn(&[b"http/1.1"]);
+    config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }
 

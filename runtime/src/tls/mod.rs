@@ -11,7 +11,9 @@ mod identity;
 mod verifier;
 
 pub use bundles::X509Bundles;
-pub use config::{ClientAuth, TlsError, client_config, peer_identity, server_config};
+pub use config::{
+    ClientAuth, TlsError, client_config, peer_identity, server_config, web_client_config,
+};
 pub(crate) use identity::split_certificates;
 pub use identity::{Identity, IdentityError};
 pub use verifier::{Expect, PeerError, PeerIdentity, peer_error, verify_chain};
