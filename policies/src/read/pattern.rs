@@ -220,6 +220,12 @@ fn method(value: &str) -> Result<Vec<Pattern>, Refusal> {
 }
 
 fn path(value: &str) -> Result<Vec<Pattern>, Refusal> {
+    if !PathTemplate::is_template(value) && value.contains(['{', '}']) {
+        return Err((
+            format!("the braces of `{}` mean nothing", excerpt(value)),
+            Some("for one path segment write `{*}`, for any number of them `{**}`".to_owned()),
+        ));
+    }
     if !PathTemplate::is_template(value) {
         return Ok(vec![Pattern::Text(StringMatch::parse(value))]);
     }

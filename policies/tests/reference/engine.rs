@@ -17,7 +17,7 @@ use super::case::{Call, Expect, Row, Token, Workload};
 /// A row's documents, loaded and compiled for its workload.
 pub struct Engine {
     pub policies: WorkloadPolicies,
-    pub warnings: Vec<&'static str>,
+    set: MeshSet,
 }
 
 /// The files of a mesh folder.
@@ -71,10 +71,15 @@ impl Engine {
             row.workload.namespace, row.workload.name
         );
         let workload = set.workload(&SpiffeId::parse(&id).unwrap());
-        Ok(Self {
-            policies: WorkloadPolicies::compile(&set, &workload, 1).unwrap(),
-            warnings: set.warnings.iter().map(|warning| warning.code).collect(),
-        })
+        let policies = WorkloadPolicies::compile(&set, &workload, 1).unwrap();
+        Ok(Self { policies, set })
+    }
+
+    /// Codes of what loads and is suspicious.
+    pub fn warnings(&self, row: &Row) -> Vec<&'static str> {
+        let linted = lint::all(&self.set, &files(row));
+        let all = self.set.warnings.iter().chain(&linted);
+        all.map(|warning| warning.code).collect()
     }
 
     pub fn mode(&self, port: u16) -> &'static str {

@@ -119,6 +119,10 @@ fn check(
         .ok_or(401_u16)?;
     let token = &row.tokens[name];
     let claims = token.claims.as_object().unwrap().clone();
+    // Advisory A17.
+    if depth(&token.claims) > 16 {
+        return Err(401);
+    }
     let issuer = text_at(rule, &["issuer"]);
     if issuer != claims.get("iss").and_then(Value::as_str) || !is_signed(rule, token, &claims) {
         return Err(401);
@@ -194,4 +198,13 @@ fn split(rule: &Value, claims: Map<String, Value>) -> Map<String, Value> {
         }
     }
     claims.as_object().cloned().unwrap_or_default()
+}
+
+fn depth(value: &Value) -> usize {
+    let below = match value {
+        Value::Array(items) => items.iter().map(depth).max(),
+        Value::Object(members) => members.values().map(depth).max(),
+        _ => return 0,
+    };
+    1 + below.unwrap_or(0)
 }
