@@ -391,6 +391,13 @@ mod tests {
                 "write `HOST:PORT`",
             ),
             ("identity", top("spiffe_id = 'orders'"), ""),
+        ];
+        refuses(&rows);
+    }
+
+    #[test]
+    fn knobs_of_fetched_keys_have_limits() {
+        let rows = [
             (
                 "keys too often",
                 format!("{GOOD}\n[jwks]\nrefetch_pause = '1ms'"),
@@ -412,8 +419,12 @@ mod tests {
                 "unknown field `allow_all`",
             ),
         ];
+        refuses(&rows);
+    }
+
+    fn refuses(rows: &[(&str, String, &str)]) {
         for (name, text, want) in rows {
-            let refused = checked(&text).unwrap_err();
+            let refused = checked(text).unwrap_err();
             assert!(refused.contains(want), "{name}: {refused}");
         }
     }
