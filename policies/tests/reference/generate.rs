@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::case::{Call, Row, Workload};
+use super::case::{Call, Row, Token, Workload};
 
 /// SplitMix64.
 pub struct Dice(u64);
@@ -120,7 +120,7 @@ pub const TOKENS: [TokenState; 5] = [
     TokenState::Odd,
 ];
 
-pub const IDENTITIES: [Option<&str>; 10] = [
+pub const IDENTITIES: [Option<&str>; 12] = [
     None,
     Some("spiffe://shop.example/ns/shop/sa/orders"),
     Some("spiffe://old.example/ns/shop/sa/orders"),
@@ -131,6 +131,8 @@ pub const IDENTITIES: [Option<&str>; 10] = [
     Some("spiffe://shop.example/ns/shop/k/v/sa/orders"),
     Some("spiffe://shop.example/ns/shop/sa/orders/x/y"),
     Some("spiffe://shop.example/x/ns/shop/sa/orders"),
+    Some("spiffe://cluster.local/ns/shop/sa/orders"),
+    Some("spiffe://shop.example/ns/istio-system/sa/orders"),
 ];
 
 const ADDRESSES: [&str; 6] = [
@@ -154,7 +156,10 @@ const BLOCKS: [&str; 11] = [
     "10.1.2.3/32",
     "10.1.2.77/24",
 ];
-const HOSTS: [&str; 8] = [
+const HOSTS: [&str; 11] = [
+    "payments.shop:",
+    ":80",
+    "payments.shop:http",
     "payments.shop",
     "Payments.SHOP",
     "payments.shop:8080",
@@ -257,6 +262,12 @@ pub fn row(dice: &mut Dice, turn: usize) -> Row {
     }
     first["metadata"]["namespace"] = json!("shop");
     policies.push(first);
+    let tokens = if dice.once_in(4) {
+        policies.push(authentication(dice));
+        tokens(dice)
+    } else {
+        BTreeMap::new()
+    };
     for number in 1..=dice.below(5) {
         let action = dice.pick(&["ALLOW", "ALLOW", "DENY", "DENY", "AUDIT", "CUSTOM"]);
         policies.push(policy(dice, &format!("p{number}"), action));
@@ -277,11 +288,113 @@ pub fn row(dice: &mut Dice, turn: usize) -> Row {
             namespace: "shop".into(),
             labels: BTreeMap::from([("app".into(), "orders".into())]),
         }],
-        tokens: BTreeMap::new(),
+        tokens,
         refused: None,
         warnings: Vec::new(),
         peer_modes: BTreeMap::new(),
         calls: Vec::new(),
+    }
+}
+
+/// Two issuers; the second rule has its own places.
+fn authentication(dice: &mut Dice) -> Value {
+    let mut first = json!({"issuer": "idp", "jwks": "${jwks:k1}"});
+    if dice.once_in(2) {
+        first["audiences"] = json!(["pay"]);
+    }
+    if dice.once_in(3) {
+        first["fromHeaders"] = json!([{"name": "x-token", "prefix": "T "}]);
+        first["fromCookies"] = json!(["c"]);
+    }
+    let mut second = json!({"issuer": "second", "jwks": "${jwks:k9,k1}"});
+    if dice.once_in(2) {
+        second["fromParams"] = json!(["t"]);
+    }
+    let rules = if dice.once_in(2) {
+        json!([first, second])
+    } else {
+        json!([first])
+    };
+    json!({
+        "apiVersion": "security.istio.io/v1", "kind": "RequestAuthentication",
+        "metadata": {"name": "jwt", "namespace": dice.pick(&["shop", "istio-system", "front"])},
+        "spec": {"jwtRules": rules}
+    })
+}
+
+const TOKEN_NAMES: [&str; 8] = [
+    "good", "other", "second", "crossed", "old", "early", "forged", "endless",
+];
+/// 2026-06-01T12:00:00Z.
+const NOON: i64 = 1_780_315_200;
+
+fn tokens(dice: &mut Dice) -> BTreeMap<String, Token> {
+    let mut tokens = BTreeMap::new();
+    for name in TOKEN_NAMES {
+        let mut claims = json!({"iss": "idp", "sub": "alice", "aud": "pay", "exp": NOON + 7200});
+        let state = dice.pick(&TOKENS[1..]);
+        let said = self::claims(dice, state).unwrap_or_default();
+        for key in ["role", "groups", "nested", "scope", "azp"] {
+            if let Some(value) = said.get(key) {
+                claims[key] = value.clone();
+            }
+        }
+        let mut key = "k1";
+        match name {
+            "other" => {
+                claims["sub"] = json!("bob");
+                claims["aud"] = json!(["ship"]);
+            }
+            "second" => {
+                claims["iss"] = json!("second");
+                key = "k9";
+            }
+            "crossed" => key = "k9",
+            "old" => claims["exp"] = json!(NOON - 60 + i64::try_from(dice.below(2)).unwrap()),
+            "early" => claims["nbf"] = json!(NOON + 60 + i64::try_from(dice.below(2)).unwrap()),
+            "endless" => {
+                claims.as_object_mut().unwrap().remove("exp");
+            }
+            _ => {}
+        }
+        let is_forged = name == "forged";
+        tokens.insert(
+            name.to_owned(),
+            Token {
+                header: None,
+                claims,
+                key: key.into(),
+                is_forged,
+            },
+        );
+    }
+    tokens
+}
+
+/// Shows a token or two.
+pub fn show_tokens(dice: &mut Dice, call: &mut Call) {
+    call.claims = None;
+    for _ in 0..dice.below(3) {
+        let name = if dice.once_in(2) {
+            "good"
+        } else {
+            dice.pick(&TOKEN_NAMES)
+        };
+        let mark = format!("${{token:{name}}}");
+        match dice.below(6) {
+            0 => call.headers.push(("x-token".into(), format!("T {mark}"))),
+            1 => call
+                .headers
+                .push(("cookie".into(), format!("a=b; c={mark}"))),
+            2 if call.path == "/charge" => call.path = format!("/charge?t={mark}"),
+            3 if call.path == "/a/b" => call.path = format!("/a/b?q=1&access_token={mark}"),
+            4 => call
+                .headers
+                .push(("authorization".into(), format!("bearer {mark}"))),
+            _ => call
+                .headers
+                .push(("Authorization".into(), format!("Bearer {mark}"))),
+        }
     }
 }
 
@@ -341,12 +454,30 @@ fn policy(dice: &mut Dice, name: &str, action: &str) -> Value {
     let least = usize::from(action == "DENY" || action == "CUSTOM");
     let count = least.max(dice.below(4));
     let rules: Vec<Value> = (0..count).map(|_| rule(dice, action)).collect();
+    let mut annotations = annotations(dice, action);
+    if let Some(key) = claim_with_values(&rules)
+        && dice.once_in(2)
+    {
+        annotations["ravelin.dev/all-of"] = json!(key);
+    }
     spec["rules"] = json!(rules);
     json!({
         "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
-        "metadata": {"name": name, "namespace": namespace, "annotations": annotations(dice, action)},
+        "metadata": {"name": name, "namespace": namespace, "annotations": annotations},
         "spec": spec
     })
+}
+
+/// A claim that some condition has `values` for.
+fn claim_with_values(rules: &[Value]) -> Option<&str> {
+    let conditions = rules
+        .iter()
+        .filter_map(|rule| rule["when"].as_array())
+        .flatten();
+    conditions
+        .filter(|condition| condition.get("values").is_some())
+        .filter_map(|condition| condition["key"].as_str())
+        .find(|key| key.starts_with("request.auth.claims["))
 }
 
 fn annotations(dice: &mut Dice, action: &str) -> Value {
@@ -552,9 +683,12 @@ fn shaped(dice: &mut Dice, base: &str, kind: Kind, field: &str) -> String {
                 "trustDomains",
                 "source.trustDomain",
             ];
-            match dice.below(3) {
-                0 => base[..base.len() - 1].to_owned(),
-                1 if !has_no_inner_star.contains(&field) && base.len() > 2 => {
+            match dice.below(5) {
+                0 | 1 => base[..base.len() - 1].to_owned(),
+                2 if !has_no_inner_star.contains(&field) => dice
+                    .pick(&["**", "*A*", "*.*", "A**", "*:80", "*:8080"])
+                    .into(),
+                3 if !has_no_inner_star.contains(&field) && base.len() > 2 => {
                     format!("{}*{}", &base[..1], &base[2..])
                 }
                 _ => format!("{base}s").to_uppercase(),

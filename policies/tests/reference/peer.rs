@@ -25,7 +25,6 @@ pub fn principal_matches(world: &World<'_>, pattern: &str, id: &str) -> bool {
     {
         return own
             .iter()
-            .chain([domain])
             .any(|own| matches(&format!("{own}/{}", rest.join("/")), shown));
     }
     matches(pattern, shown)

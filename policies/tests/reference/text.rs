@@ -37,12 +37,10 @@ pub fn host_matches(pattern: &str, host: &str, is_exact: bool) -> bool {
     if matches(&pattern, &host) {
         return true;
     }
+    // Whatever stands behind the last colon outside of brackets.
     let end = host.rfind(':').filter(|colon| {
-        let port = &host[colon + 1..];
-        !host[..*colon].is_empty()
-            && !port.is_empty()
-            && port.chars().all(|digit| digit.is_ascii_digit())
-            && (!host[..*colon].contains(':') || host[..*colon].ends_with(']'))
+        let before = &host[..*colon];
+        !before.is_empty() && (!before.contains(':') || before.ends_with(']'))
     });
     !is_exact && end.is_some_and(|colon| matches(&pattern, &host[..colon]))
 }
