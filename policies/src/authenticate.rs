@@ -21,7 +21,7 @@ use ravelin_proto::time::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::call::{HeaderView, RequestIdentity};
-use crate::evaluate::find_claim;
+use crate::clause::find_claim;
 use crate::limits;
 use crate::schema::{JwtRule, KeyAddress, TokenPlace};
 

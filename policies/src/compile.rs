@@ -10,11 +10,13 @@ use crate::call::{Call, Connection, HttpCall};
 use crate::decision::{CustomCheck, Decision, PolicyRef, RuleRef};
 use crate::evaluate;
 use crate::explain::{self, Explanation};
+use crate::index::layers::{ConnectionPolicies, Layers};
+use crate::index::{List, PerList};
 use crate::object::{Labels, Metadata, Workload};
 use crate::path::{NormalizedPath, PathNormalization, PathRefusal, is_ambiguous, normalize};
 use crate::schema::{
-    AuthorizationPolicy, Effect, ExtensionProvider, Field, PeerAuthentication, PeerMode, Rule,
-    Window,
+    AuthorizationPolicy, CheckProtocol, Effect, ExtensionProvider, Field, PeerAuthentication,
+    PeerMode, Rule, Window,
 };
 use crate::set::MeshSet;
 
@@ -29,6 +31,16 @@ pub enum CompileError {
         /// The mesh's own.
         trust_domain: TrustDomain,
     },
+    /// The workload's rules are beyond a bound of the index: [`limits`](crate::limits).
+    #[error("the rules of `{workload}` have more than {max} {what}")]
+    TooLarge {
+        /// The workload.
+        workload: SpiffeId,
+        /// `entries`, `patterns` or `bytes`.
+        what: &'static str,
+        /// The bound.
+        max: usize,
+    },
 }
 
 /// All that is enforced for one workload. Immutable; swapped whole (rule 68).
@@ -37,14 +49,55 @@ pub struct WorkloadPolicies {
     pub(crate) workload: Workload,
     pub(crate) revision: u64,
     /// By namespace and name.
-    pub(crate) attached: Vec<Attached>,
-    pub(crate) has_dry_run: bool,
+    pub(crate) attached: Vec<Arc<Attached>>,
+    pub(crate) layers: Layers,
+    pub(crate) presence: Presence,
     pub(crate) options: Options,
     providers: Vec<Arc<ExtensionProvider>>,
     authentication: RequestAuthentications,
     path_normalization: PathNormalization,
     judges_paths: bool,
+    has_one_provider: bool,
     peer_modes: PeerModes,
+}
+
+/// Which lists have a policy, always or for a while.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Presence {
+    always: PerList<bool>,
+    windows: Vec<(List, Window)>,
+}
+
+impl Presence {
+    fn new(attached: &[Arc<Attached>]) -> Self {
+        let mut presence = Self::default();
+        for policy in attached {
+            let list = List::of(policy);
+            if policy.window.is_always() {
+                *presence.always.of_mut(list) = true;
+            } else {
+                presence.windows.push((list, policy.window));
+            }
+        }
+        presence
+    }
+
+    /// Does any policy of the list hold at this moment?
+    pub(crate) fn has(&self, list: List, now: Timestamp) -> bool {
+        *self.always.of(list)
+            || self
+                .windows
+                .iter()
+                .any(|(of, window)| *of == list && window.contains(now))
+    }
+
+    /// Is there a dry-run policy, at whatever moment?
+    pub(crate) fn has_dry_run(&self) -> bool {
+        let is_dry_run = |list| matches!(list, List::DryRunDeny | List::DryRunAllow);
+        *self.always.of(List::DryRunDeny)
+            || *self.always.of(List::DryRunAllow)
+            || self.windows.iter().any(|(list, _)| is_dry_run(*list))
+    }
 }
 
 /// A policy that holds for the workload.
@@ -58,6 +111,7 @@ pub(crate) struct Attached {
     pub(crate) rules: Arc<[Rule]>,
     /// One a rule, in their order.
     pub(crate) refs: Vec<Arc<RuleRef>>,
+    judges_paths: bool,
 }
 
 impl Attached {
@@ -86,7 +140,19 @@ impl Attached {
             window: object.window,
             rules: Arc::clone(&object.rules),
             refs,
+            judges_paths: judges_paths(object),
         }
+    }
+
+    /// Made of an object like this one.
+    fn is_of(&self, object: &AuthorizationPolicy) -> bool {
+        *self.policy.namespace == *object.metadata.namespace
+            && *self.policy.name == *object.metadata.name
+            && self.effect == object.effect
+            && self.provider == object.provider
+            && self.is_dry_run == object.is_dry_run
+            && self.window == object.window
+            && (Arc::ptr_eq(&self.rules, &object.rules) || self.rules == object.rules)
     }
 }
 
@@ -105,6 +171,26 @@ impl WorkloadPolicies {
         workload: &Workload,
         revision: u64,
     ) -> Result<Self, CompileError> {
+        Self::compile_from(None, set, workload, revision)
+    }
+
+    /// As [`Self::compile`] for a later set; what did not change is shared with these policies, so that a small change
+    /// costs little.
+    pub fn recompile(
+        &self,
+        set: &MeshSet,
+        workload: &Workload,
+        revision: u64,
+    ) -> Result<Self, CompileError> {
+        Self::compile_from(Some(self), set, workload, revision)
+    }
+
+    fn compile_from(
+        before: Option<&Self>,
+        set: &MeshSet,
+        workload: &Workload,
+        revision: u64,
+    ) -> Result<Self, CompileError> {
         if !workload.spiffe_id.is_member_of(&set.config.trust_domain) {
             return Err(CompileError::ForeignWorkload {
                 id: workload.spiffe_id.clone(),
@@ -112,16 +198,19 @@ impl WorkloadPolicies {
             });
         }
         let root = set.config.root_namespace.as_str();
-        let attached: Vec<Attached> = set
-            .authorization_policies
-            .iter()
-            .filter(|policy| {
-                !policy.has_target_refs
-                    && holds_for(workload, &policy.metadata, policy.selector.as_ref(), root)
-            })
-            .map(Attached::new)
-            .collect();
-        let judges_paths = judges_paths(&attached);
+        let attached = attach(before.map_or(&[], |before| &before.attached), set, workload);
+        let providers = &set.config.extension_providers;
+        let is_on_tcp = |policy: &Attached| !has_http_authorizer(policy, providers);
+        // Whether a CUSTOM policy holds on TCP depends on its provider.
+        let layers = match before.filter(|before| before.providers == *providers) {
+            Some(before) => before.layers.rebuild(&attached, is_on_tcp),
+            None => Layers::build(&attached, is_on_tcp),
+        };
+        let layers = layers.map_err(|over| CompileError::TooLarge {
+            workload: workload.spiffe_id.clone(),
+            what: over.what,
+            max: over.max,
+        })?;
         let jwt_rules = set
             .request_authentications
             .iter()
@@ -134,21 +223,23 @@ impl WorkloadPolicies {
         Ok(Self {
             workload: workload.clone(),
             revision,
-            has_dry_run: attached.iter().any(|policy| policy.is_dry_run),
+            layers,
+            presence: Presence::new(&attached),
+            judges_paths: attached.iter().any(|policy| policy.judges_paths),
+            has_one_provider: has_one_provider(&attached),
             attached,
             options: Options {
                 are_unlisted_calls_allowed: set.config.are_unlisted_calls_allowed,
                 has_typed_claims: set.config.has_typed_claims,
                 is_host_exact: set.config.is_host_exact,
             },
-            providers: set.config.extension_providers.clone(),
+            providers: providers.clone(),
             authentication: RequestAuthentications::new(
                 jwt_rules,
                 set.config.clock_skew,
                 set.config.is_expiry_required,
             ),
             path_normalization: set.config.path_normalization,
-            judges_paths,
             peer_modes: PeerModes::resolve(&set.peer_authentications, workload, root),
         })
     }
@@ -184,29 +275,60 @@ impl WorkloadPolicies {
 
     /// Judges a request.
     pub fn authorize_http(&self, call: &HttpCall<'_>) -> Decision {
-        evaluate::decide(self, Call::Http(call))
+        evaluate::decide(self, Call::Http(call), None)
+    }
+
+    /// Judges what a connection alone decides, once; its requests are then judged by [`Self::authorize_http_on`].
+    pub fn judge_connection(&self, connection: &Connection) -> ConnectionPolicies {
+        // WHY: when a policy holds is looked at per request.
+        let call = Call::Tcp(connection, Timestamp::from_unix_secs(0));
+        self.layers.judge_connection(connection, call, self.options)
+    }
+
+    /// As [`Self::authorize_http`]. What `on` was judged by other policies or for another connection is not used.
+    pub fn authorize_http_on(&self, on: &ConnectionPolicies, call: &HttpCall<'_>) -> Decision {
+        evaluate::decide(self, Call::Http(call), self.current(on, call))
     }
 
     /// Judges a connection whose content is not HTTP (rules 54 to 57).
     pub fn authorize_tcp(&self, connection: &Connection, now: Timestamp) -> Decision {
-        evaluate::decide(self, Call::Tcp(connection, now))
+        evaluate::decide(self, Call::Tcp(connection, now), None)
     }
 
     /// Whether an external authorizer judges a request first, before its tokens are looked at (rule 1).
     pub fn custom_http(&self, call: &HttpCall<'_>) -> CustomCheck {
-        evaluate::custom(self, Call::Http(call))
+        evaluate::custom(self, Call::Http(call), None)
+    }
+
+    /// As [`Self::custom_http`], on a connection that was judged.
+    pub fn custom_http_on(&self, on: &ConnectionPolicies, call: &HttpCall<'_>) -> CustomCheck {
+        evaluate::custom(self, Call::Http(call), self.current(on, call))
     }
 
     /// Whether an external authorizer judges a connection first (rule 57).
     pub fn custom_tcp(&self, connection: &Connection, now: Timestamp) -> CustomCheck {
-        evaluate::custom(self, Call::Tcp(connection, now))
+        evaluate::custom(self, Call::Tcp(connection, now), None)
+    }
+
+    /// False when `on` was judged by other policies, and so saves nothing here.
+    pub fn is_current(&self, on: &ConnectionPolicies) -> bool {
+        self.layers.is_current(on, on.connection())
+    }
+
+    fn current<'o>(
+        &self,
+        on: &'o ConnectionPolicies,
+        call: &HttpCall<'_>,
+    ) -> Option<&'o ConnectionPolicies> {
+        self.layers.is_current(on, call.connection).then_some(on)
     }
 
     /// When a policy begins or ceases to hold next; what lives then is judged again.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
-        self.attached
+        self.presence
+            .windows
             .iter()
-            .flat_map(|attached| [attached.window.not_before, attached.window.not_after])
+            .flat_map(|(_, window)| [window.not_before, window.not_after])
             .flatten()
             .filter(|at| *at > now)
             .min()
@@ -217,9 +339,19 @@ impl WorkloadPolicies {
         self.judges_paths
     }
 
+    /// The authorizer that a CUSTOM policy names.
     pub(crate) fn provider(&self, attached: &Attached) -> Option<&Arc<ExtensionProvider>> {
-        let name = attached.provider.as_deref()?;
-        self.providers.iter().find(|provider| provider.name == name)
+        provider(attached, &self.providers)
+    }
+
+    /// Who is asked about what a CUSTOM policy matches; nobody where that is not clear (rules 61, 63).
+    pub(crate) fn sole_provider(&self, attached: &Attached) -> Option<&Arc<ExtensionProvider>> {
+        self.provider(attached).filter(|_| self.has_one_provider)
+    }
+
+    /// Memory that the index takes, about.
+    pub fn index_bytes(&self) -> usize {
+        self.layers.bytes()
     }
 
     /// The decision on a request and why, for a person.
@@ -244,19 +376,74 @@ pub(crate) fn holds_for(
         && selector.is_none_or(|labels| workload.has_labels(labels))
 }
 
+/// The policies that hold for the workload, by namespace and name. Those that are the same as before are shared.
+fn attach(before: &[Arc<Attached>], set: &MeshSet, workload: &Workload) -> Vec<Arc<Attached>> {
+    let root = set.config.root_namespace.as_str();
+    let mut objects: Vec<&AuthorizationPolicy> = set
+        .authorization_policies
+        .iter()
+        .filter(|policy| {
+            !policy.has_target_refs
+                && holds_for(workload, &policy.metadata, policy.selector.as_ref(), root)
+        })
+        .collect();
+    objects.sort_by_key(|policy| name_of(policy));
+    let mut before = before.iter().peekable();
+    objects
+        .into_iter()
+        .map(|object| {
+            let name = name_of(object);
+            while before
+                .next_if(|known| (&*known.policy.namespace, &*known.policy.name) < name)
+                .is_some()
+            {}
+            match before.next_if(|known| known.is_of(object)) {
+                Some(known) => Arc::clone(known),
+                None => Arc::new(Attached::new(object)),
+            }
+        })
+        .collect()
+}
+
+fn name_of(policy: &AuthorizationPolicy) -> (&str, &str) {
+    (&policy.metadata.namespace, &policy.metadata.name)
+}
+
+fn provider<'p>(
+    attached: &Attached,
+    providers: &'p [Arc<ExtensionProvider>],
+) -> Option<&'p Arc<ExtensionProvider>> {
+    let name = attached.provider.as_deref()?;
+    providers.iter().find(|provider| provider.name == name)
+}
+
+/// A CUSTOM policy whose authorizer speaks HTTP says nothing about TCP (rule 57).
+fn has_http_authorizer(attached: &Attached, providers: &[Arc<ExtensionProvider>]) -> bool {
+    attached.effect == Effect::Custom
+        && provider(attached, providers)
+            .is_some_and(|provider| provider.protocol != CheckProtocol::Grpc)
+}
+
+fn has_one_provider(attached: &[Arc<Attached>]) -> bool {
+    let mut providers = attached
+        .iter()
+        .filter(|policy| policy.effect == Effect::Custom)
+        .map(|policy| &policy.provider);
+    let first = providers.next();
+    providers.all(|provider| Some(provider) == first)
+}
+
 /// A path that narrows, or an ALLOW by `notPaths`: there a path trick would open the gate (rule 90). What is only
 /// marked or tried out changes no answer (rules 7, 64).
-fn judges_paths(policies: &[Attached]) -> bool {
-    let enforced = policies
-        .iter()
-        .filter(|policy| policy.effect != Effect::Audit && !policy.is_dry_run);
-    enforced.into_iter().any(|policy| {
-        policy.rules.iter().flat_map(Rule::clauses).any(|clause| {
+fn judges_paths(policy: &AuthorizationPolicy) -> bool {
+    let is_enforced = policy.effect != Effect::Audit && !policy.is_dry_run;
+    let mut clauses = policy.rules.iter().flat_map(Rule::clauses);
+    is_enforced
+        && clauses.any(|clause| {
             let is_path = clause.field == Field::Path
                 || matches!(&clause.field, Field::Header(name) if name == ":path");
             is_path && (clause.is_negative || policy.effect != Effect::Allow)
         })
-    })
 }
 
 /// The mode of every port, resolved (rule 83).

@@ -9,7 +9,7 @@ use crate::object::Location;
 use crate::schema::ExtensionProvider;
 
 /// A policy by its name. Cloning copies pointers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct PolicyRef {
     /// Namespace.
     pub namespace: Arc<str>,

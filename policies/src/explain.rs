@@ -8,10 +8,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::call::{Call, HttpCall};
+use crate::clause::{clause_matches, each_header, find_claim, is_skipped};
 use crate::compile::{Attached, WorkloadPolicies};
 use crate::decision::{ALLOWED, Decision, NO_ALLOW_MATCHED, NO_POLICY, POLICY_DENIED, PolicyRef};
 use crate::diagnostic::excerpt;
-use crate::evaluate::{clause_matches, decide, each_header, find_claim, is_skipped};
+use crate::evaluate::decide;
 use crate::object::Location;
 use crate::schema::{Clause, Effect, Field, Rule};
 use crate::source::small;
@@ -70,7 +71,7 @@ impl fmt::Display for Explanation {
 
 /// Decides and explains.
 pub(crate) fn explain(policies: &WorkloadPolicies, call: Call<'_>) -> Explanation {
-    let decision = decide(policies, call);
+    let decision = decide(policies, call, None);
     let nearest = (decision.code == NO_ALLOW_MATCHED)
         .then(|| nearest_miss(policies, call))
         .flatten();
@@ -78,7 +79,11 @@ pub(crate) fn explain(policies: &WorkloadPolicies, call: Call<'_>) -> Explanatio
         reason: reason(policies, &decision, nearest.as_ref(), call),
         matched: matched(policies, &decision, call),
         nearest,
-        attached: policies.attached.iter().map(attached_line).collect(),
+        attached: policies
+            .attached
+            .iter()
+            .map(|attached| attached_line(attached))
+            .collect(),
         decision,
     }
 }
@@ -170,7 +175,7 @@ fn matched(policies: &WorkloadPolicies, decision: &Decision, call: Call<'_>) -> 
 fn allowing<'p>(
     policies: &'p WorkloadPolicies,
     call: Call<'_>,
-) -> impl Iterator<Item = &'p Attached> {
+) -> impl Iterator<Item = &'p Arc<Attached>> {
     policies.attached.iter().filter(move |attached| {
         attached.effect == Effect::Allow
             && !attached.is_dry_run

@@ -7,6 +7,7 @@
 mod analyze;
 mod authenticate;
 mod call;
+mod clause;
 mod compile;
 mod decision;
 mod diagnostic;
@@ -15,6 +16,7 @@ mod document;
 mod evaluate;
 mod explain;
 mod fields;
+mod index;
 pub mod limits;
 pub mod lint;
 mod load;
@@ -45,6 +47,7 @@ pub use decision::{
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use diff::{ChangeAction, ObjectChange, diff_sets};
 pub use explain::{Explanation, NearestMiss};
+pub use index::layers::ConnectionPolicies;
 pub use load::{TRUST_DOMAIN_DEFAULT, load, load_with_defaults};
 pub use object::{Labels, Location, Metadata, ObjectRecord, Workload};
 pub use path::{NormalizedPath, PathNormalization, PathRefusal, normalize};

@@ -69,6 +69,19 @@ pub const CHECK_TIMEOUT_MAX: Duration = Duration::from_mins(10);
 /// Most bytes of a body that a file may send to an external authorizer.
 pub const CHECKED_BODY_BYTES_MAX: u32 = 10 * 1024 * 1024;
 
+/// Most combinations of a `from` and a `to` entry of one workload's rules that are indexed.
+pub const INDEX_ENTRIES_MAX: usize = 1_000_000;
+/// Most patterns of one workload's rules; equal lists count once.
+pub const INDEX_PATTERNS_MAX: usize = 4_000_000;
+/// Most memory that the index of one workload's rules may take, about.
+pub const INDEX_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Combinations of one rule that are indexed one by one; of a rule with more only `from` is.
+pub const RULE_COMBINATIONS_MAX: usize = 64;
+/// Most places where the index names a rule; what goes beyond is tried rule by rule.
+pub const INDEX_REFERENCES_MAX: usize = 4_000_000;
+/// Most keys that are looked at to find the best index; what goes beyond is tried rule by rule.
+pub const INDEX_WORK_MAX: usize = 32_000_000;
+
 /// Longest request target that is judged.
 pub const TARGET_BYTES_MAX: usize = 64 * 1024;
 /// Most tokens that one request may present.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::template::PathTemplate;
 
 /// Exact, prefix, suffix or presence (rules 24 to 26).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum StringMatch {
     Exact(String),
     Prefix(String),
@@ -68,7 +68,7 @@ impl StringMatch {
 }
 
 /// One pattern of a list, ready for its field.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Pattern {
     /// Most text fields. A principal is compared without `spiffe://` (rule 30).
     Text(StringMatch),
@@ -89,7 +89,7 @@ pub(crate) enum Pattern {
 }
 
 /// A part of the request that a claim is compared with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Reference {
     /// A header that stands exactly once; lower case.
     Header(String),
@@ -127,16 +127,10 @@ impl Pattern {
 
     pub(crate) fn matches_host(&self, host: &str, is_exact: bool) -> bool {
         let Self::Text(text) = self else { return false };
-        let matches = |form: &str| text.matches_ignoring_case(form.as_bytes());
-        if matches(host) {
-            return true;
-        }
-        if is_exact {
-            return false;
-        }
-        let (name, port) = split_port(host);
-        let rooted = name.strip_suffix('.').unwrap_or(name);
-        (port.is_some() && matches(name)) || (rooted.len() < name.len() && matches(rooted))
+        host_forms(host, is_exact)
+            .into_iter()
+            .flatten()
+            .any(|form| text.matches_ignoring_case(form.as_bytes()))
     }
 
     /// `/ns/NS/..` anywhere in a SPIFFE ID's path, with something behind it (rule 29).
@@ -152,10 +146,7 @@ impl Pattern {
             return false;
         };
         namespaces(path).any(|(found, rest)| {
-            let mut pairs = rest.unwrap_or_default().split('/');
-            found == namespace
-                && std::iter::from_fn(|| Some((pairs.next()?, pairs.next()?)))
-                    .any(|(key, value)| key == "sa" && value == account)
+            found == namespace && accounts(rest.unwrap_or_default()).any(|found| found == account)
         })
     }
 
@@ -165,8 +156,25 @@ impl Pattern {
     }
 }
 
+/// The forms of a host that are compared (rule 38): as it is, without its port, without the root's dot.
+pub(crate) fn host_forms(host: &str, is_exact: bool) -> [Option<&str>; 3] {
+    if is_exact {
+        return [Some(host), None, None];
+    }
+    let (name, port) = split_port(host);
+    let rooted = name.strip_suffix('.');
+    [Some(host), port.map(|_| name), rooted]
+}
+
+/// The accounts of what follows a namespace: values of the key `sa` (rule 31).
+pub(crate) fn accounts(rest: &str) -> impl Iterator<Item = &str> {
+    let mut pairs = rest.split('/');
+    std::iter::from_fn(move || Some((pairs.next()?, pairs.next()?)))
+        .filter_map(|(key, value)| (key == "sa").then_some(value))
+}
+
 /// Each namespace that the path names, with what follows behind its `/`.
-fn namespaces(path: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+pub(crate) fn namespaces(path: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
     path.match_indices("/ns/").filter_map(move |(at, key)| {
         let value = path.get(at + key.len()..)?;
         Some(match value.split_once('/') {

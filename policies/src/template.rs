@@ -15,7 +15,7 @@ pub(crate) enum TemplateError {
     Character(char),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Segment {
     Literal(String),
     /// `{*}`
@@ -23,7 +23,7 @@ enum Segment {
 }
 
 /// A compiled template: segments, then perhaps `{**}` with the literal text behind it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PathTemplate {
     segments: Vec<Segment>,
     /// `Some(text)` with `{**}`: the path's end, `/cart` in `/store/{**}/cart`.
@@ -64,6 +64,50 @@ impl PathTemplate {
             segments,
             rest: None,
         })
+    }
+
+    /// What every path that matches begins with.
+    pub(crate) fn literal_start(&self) -> String {
+        let mut start = String::from("/");
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(text) => {
+                    start.push_str(text);
+                    start.push('/');
+                }
+                Segment::One => return start,
+            }
+        }
+        if self.rest.is_none() {
+            start.pop();
+        }
+        start
+    }
+
+    /// What every path that matches ends with.
+    pub(crate) fn literal_end(&self) -> String {
+        if let Some(end) = &self.rest {
+            return end.clone();
+        }
+        let literals = self
+            .segments
+            .iter()
+            .rev()
+            .map_while(|segment| match segment {
+                Segment::Literal(text) => Some(text.as_str()),
+                Segment::One => None,
+            });
+        let mut parts: Vec<&str> = literals.flat_map(|text| [text, "/"]).collect();
+        parts.reverse();
+        parts.concat()
+    }
+
+    /// The segment of this number, from 1, where it is a literal.
+    pub(crate) fn literal_segment(&self, number: usize) -> Option<&str> {
+        match self.segments.get(number.checked_sub(1)?)? {
+            Segment::Literal(text) => Some(text),
+            Segment::One => None,
+        }
     }
 
     pub(crate) fn matches(&self, path: &str) -> bool {

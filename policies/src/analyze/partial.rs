@@ -13,8 +13,8 @@ use ravelin_proto::time::Timestamp;
 
 use super::record::CallFacts;
 use crate::call::{Call, Connection, HttpCall, RequestIdentity};
+use crate::clause::{clause_matches, is_skipped};
 use crate::compile::{Options, WorkloadPolicies};
-use crate::evaluate::{clause_matches, is_skipped};
 use crate::matcher::{Pattern, Reference};
 use crate::path::NormalizedPath;
 use crate::schema::{Clause, Effect, Field, PeerMode, Rule};

@@ -110,7 +110,7 @@ pub(crate) struct Clause {
 }
 
 /// What a clause looks at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Field {
     Principal,
     RequestPrincipal,

@@ -86,7 +86,8 @@ struct Asked<'a> {
 impl<'a> Asked<'a> {
     fn of(&self, effect: Effect) -> impl Iterator<Item = &'a Attached> + use<'a> {
         let (now, with_dry_run) = (self.call.now, self.with_dry_run);
-        self.policies.attached.iter().filter(move |attached| {
+        let attached = self.policies.attached.iter().map(Arc::as_ref);
+        attached.filter(move |attached| {
             attached.effect == effect
                 && (with_dry_run || !attached.is_dry_run)
                 && attached.window.contains(now)

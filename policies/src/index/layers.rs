@@ -1,0 +1,225 @@
+//! The index of a workload, so made that a small change costs little: a large base that is shared, what was removed
+//! from it, and a small index of what was added. When the additions grow, all is built anew.
+
+use std::sync::Arc;
+
+use super::trie::{index, narrow};
+use super::{Budget, Index, IndexedRule, List, OverBudget, PerList, Question, Removed};
+use crate::call::{Call, Connection};
+use crate::compile::{Attached, Options};
+
+/// Sets up to this number of rules are built anew at each change.
+const SMALL_MAX: usize = if cfg!(test) { 16 } else { 512 };
+/// A base is replaced when more than this part of its rules was added or removed.
+const CHANGED_PART: usize = if cfg!(test) { 2 } else { 8 };
+
+/// All rules of a workload.
+#[derive(Debug, Clone)]
+pub(crate) struct Layers {
+    base: Arc<Index>,
+    /// Place in order of each policy of the base.
+    base_places: Arc<[u32]>,
+    removed: Option<Arc<Removed>>,
+    added: Option<Arc<(Index, Vec<u32>)>>,
+    /// One a build: tells what was judged by these layers from what was judged by others.
+    identity: Arc<()>,
+}
+
+/// The first rule that matched.
+#[derive(Clone, Copy)]
+pub(crate) struct Match<'l> {
+    /// Place of the policy and of the rule in it: what comes first is reported.
+    at: (u32, u32),
+    pub(crate) rule: &'l IndexedRule,
+    pub(crate) policy: &'l Attached,
+}
+
+/// What the connection alone decides: which groups of rules are left for its requests.
+#[derive(Debug, Clone)]
+pub struct ConnectionPolicies {
+    identity: Arc<()>,
+    connection: Connection,
+    base: PerList<Box<[u32]>>,
+    added: PerList<Box<[u32]>>,
+}
+
+impl ConnectionPolicies {
+    /// The connection that was judged.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Match<'_> {
+    pub(crate) fn first_of(left: Option<Self>, right: Option<Self>) -> Option<Self> {
+        match (left, right) {
+            (Some(left), Some(right)) if right.at < left.at => Some(right),
+            (Some(found), _) | (None, Some(found)) => Some(found),
+            (None, None) => None,
+        }
+    }
+}
+
+impl Layers {
+    /// Builds from all policies, by namespace and name.
+    pub(crate) fn build(
+        policies: &[Arc<Attached>],
+        is_on_tcp: impl Fn(&Attached) -> bool,
+    ) -> Result<Self, OverBudget> {
+        let base = Index::build(policies.to_vec(), is_on_tcp, &mut Budget::new())?;
+        Ok(Self {
+            base: Arc::new(base),
+            base_places: (0..narrow(policies.len())).collect(),
+            removed: None,
+            added: None,
+            identity: Arc::new(()),
+        })
+    }
+
+    /// The same for other policies; those that are shared with these cost nothing.
+    pub(crate) fn rebuild(
+        &self,
+        policies: &[Arc<Attached>],
+        is_on_tcp: impl Fn(&Attached) -> bool,
+    ) -> Result<Self, OverBudget> {
+        let base = &self.base;
+        let places = places_in(&base.policies, policies);
+        let mut is_known = vec![false; policies.len()];
+        for place in places.iter().flatten() {
+            if let Some(known) = is_known.get_mut(index(*place)) {
+                *known = true;
+            }
+        }
+        let (mut added, mut added_places) = (Vec::new(), Vec::new());
+        for ((policy, place), is_known) in policies.iter().zip(0..).zip(is_known) {
+            if !is_known {
+                added.push(Arc::clone(policy));
+                added_places.push(place);
+            }
+        }
+        let removed_rules = || {
+            (0..).zip(&*base.rules).filter_map(|(number, rule)| {
+                let is_gone = places.get(index(rule.policy)).is_none_or(Option::is_none);
+                is_gone.then_some(number)
+            })
+        };
+        let added_count: usize = added.iter().map(|policy| policy.rules.len()).sum();
+        let removed_count = removed_rules().count();
+        if base.rules.len() <= SMALL_MAX
+            || (added_count + removed_count) * CHANGED_PART > base.rules.len()
+        {
+            return Self::build(policies, is_on_tcp);
+        }
+        let added = if added.is_empty() {
+            None
+        } else {
+            let index = Index::build(added, is_on_tcp, &mut Budget::new())?;
+            Some(Arc::new((index, added_places)))
+        };
+        Ok(Self {
+            base: Arc::clone(base),
+            base_places: places
+                .iter()
+                .map(|place| place.unwrap_or(u32::MAX))
+                .collect(),
+            removed: (removed_count > 0)
+                .then(|| Arc::new(Removed::new(base.rules.len(), removed_rules()))),
+            added,
+            identity: Arc::new(()),
+        })
+    }
+
+    /// The first rule of a list that matches. `on`, where it is of these layers, saves the work on the connection.
+    pub(crate) fn first(
+        &self,
+        list: List,
+        call: Call<'_>,
+        options: Options,
+        on: Option<&ConnectionPolicies>,
+    ) -> Option<Match<'_>> {
+        let base = self.base.first(
+            list,
+            &Question {
+                call,
+                options,
+                removed: self.removed.as_deref(),
+                groups: on.map(|on| &on.base),
+            },
+        );
+        let base = base.and_then(|rule| matched(&self.base, rule, &self.base_places));
+        let Some(added) = &self.added else {
+            return base;
+        };
+        let (added, places) = (&added.0, &added.1);
+        let found = added.first(
+            list,
+            &Question {
+                call,
+                options,
+                removed: None,
+                groups: on.map(|on| &on.added),
+            },
+        );
+        Match::first_of(base, found.and_then(|rule| matched(added, rule, places)))
+    }
+
+    /// What of these rules is left for the requests of a connection.
+    pub(crate) fn judge_connection(
+        &self,
+        connection: &Connection,
+        call: Call<'_>,
+        options: Options,
+    ) -> ConnectionPolicies {
+        let question = Question {
+            call,
+            options,
+            removed: None,
+            groups: None,
+        };
+        let added = self.added.as_deref();
+        ConnectionPolicies {
+            identity: Arc::clone(&self.identity),
+            connection: connection.clone(),
+            base: PerList::new(|list| self.base.groups_on(list, &question)),
+            added: PerList::new(|list| {
+                added.map_or_else(Box::default, |(index, _)| index.groups_on(list, &question))
+            }),
+        }
+    }
+
+    /// True when `on` is of these layers and of this connection.
+    pub(crate) fn is_current(&self, on: &ConnectionPolicies, connection: &Connection) -> bool {
+        Arc::ptr_eq(&self.identity, &on.identity) && on.connection == *connection
+    }
+
+    /// Memory of the index, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let added = self.added.as_deref();
+        self.base.bytes() + added.map_or(0, |(index, _)| index.bytes())
+    }
+}
+
+fn matched<'l>(index: &'l Index, rule: &'l IndexedRule, places: &[u32]) -> Option<Match<'l>> {
+    let policy = self::index(rule.policy);
+    Some(Match {
+        at: (*places.get(policy)?, rule.place),
+        rule,
+        policy: index.policies.get(policy)?,
+    })
+}
+
+/// Where each of `known` stands in `policies`; both are by namespace and name.
+fn places_in(known: &[Arc<Attached>], policies: &[Arc<Attached>]) -> Vec<Option<u32>> {
+    let mut left = (0..).zip(policies).peekable();
+    known
+        .iter()
+        .map(|policy| {
+            while left
+                .next_if(|(_, other)| other.policy < policy.policy)
+                .is_some()
+            {}
+            left.next_if(|(_, other)| Arc::ptr_eq(other, policy))
+                .map(|(place, _)| place)
+        })
+        .collect()
+}
