@@ -2,37 +2,66 @@
 
 use crate::exit::Failure;
 use crate::limits;
-use ravelin_policies::{MeshSet, SourceFile};
+use ravelin_policies::{Diagnostic, Diagnostics, MeshSet, SourceFile};
 use ravelin_proto::pb::ravelin::v1::MeshFile;
 use std::fs;
 use std::path::Path;
 
+/// What makes a folder a mesh folder.
+const CONFIG_FILE: &str = "ravelin.yaml";
+
 /// The files of a mesh folder, sorted by path.
 pub(crate) fn read(folder: &Path) -> Result<Vec<MeshFile>, Failure> {
-    let metadata = fs::metadata(folder).map_err(|error| {
-        Failure::usage(format!(
-            "the mesh folder `{}` cannot be read: {error}",
-            folder.display()
-        ))
-        .with_help("name a folder with a `ravelin.yaml`, or run from the root of the repository")
-    })?;
+    let metadata = fs::metadata(folder).map_err(|error| unreadable(folder, &error))?;
     if !metadata.is_dir() {
         return Err(Failure::usage(format!(
             "`{}` is not a folder",
             folder.display()
         )));
     }
-    if !folder.join("ravelin.yaml").is_file() {
+    if !folder.join(CONFIG_FILE).is_file() {
         return Err(
-            Failure::usage(format!("`{}` has no `ravelin.yaml`", folder.display())).with_help(
+            Failure::usage(format!("`{}` has no `{CONFIG_FILE}`", folder.display())).with_help(
                 "a mesh folder holds ravelin.yaml, identities/, policies/, services/ and tests/",
             ),
         );
     }
+    read_all(folder)
+}
+
+/// The files of any folder with YAML in it, or one file: to look at, never to enforce.
+pub(crate) fn read_offline(path: &Path) -> Result<Vec<MeshFile>, Failure> {
+    let metadata = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+    if metadata.is_file() {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| {
+            Failure::usage(format!("`{}` is not a name in UTF-8", path.display()))
+        })?;
+        return Ok(vec![read_file(path, name.to_owned())?]);
+    }
+    let files = read_all(path)?;
+    if files.is_empty() {
+        return Err(
+            Failure::usage(format!("`{}` has no YAML files", path.display()))
+                .with_help("name a mesh folder, a folder with files of Istio, or one file"),
+        );
+    }
+    Ok(files)
+}
+
+fn read_all(folder: &Path) -> Result<Vec<MeshFile>, Failure> {
     let mut files = Vec::new();
     collect(folder, "", 0, &mut files)?;
     files.sort_by(|left, right| left.path.cmp(&right.path));
     Ok(files)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::usage(format!(
+        "the mesh folder `{}` cannot be read: {error}",
+        path.display()
+    ))
+    .with_help("name a folder with a `ravelin.yaml`, or run from the root of the repository")
 }
 
 fn collect(
@@ -111,8 +140,8 @@ fn read_file(on_disk: &Path, path: String) -> Result<MeshFile, Failure> {
     Ok(MeshFile { path, content })
 }
 
-/// The mesh of these files. All errors are shown at once, with file, line, column and caret.
-pub(crate) fn load(files: &[MeshFile]) -> Result<MeshSet, Failure> {
+/// The files as text, and what is wrong with those that are none.
+pub(crate) fn sources(files: &[MeshFile]) -> (Vec<SourceFile>, Vec<Diagnostic>) {
     let mut found = Vec::new();
     let mut sources = Vec::new();
     for file in files {
@@ -121,8 +150,38 @@ pub(crate) fn load(files: &[MeshFile]) -> Result<MeshSet, Failure> {
             Err(diagnostic) => found.push(diagnostic),
         }
     }
+    (sources, found)
+}
+
+/// The mesh of these files. All errors are shown at once, with file, line, column and caret.
+pub(crate) fn load(files: &[MeshFile]) -> Result<MeshSet, Failure> {
+    load_by(files, ravelin_policies::load)
+}
+
+/// The mesh of any folder with YAML in it, or of one file: to look at, never to enforce.
+pub(crate) fn load_offline(path: &Path) -> Result<MeshSet, Failure> {
+    let mesh = load_by(&read_offline(path)?, ravelin_policies::load_with_defaults)?;
+    note_defaults(&mesh);
+    Ok(mesh)
+}
+
+/// Says so when a folder has no MeshConfig.
+pub(crate) fn note_defaults(mesh: &MeshSet) {
+    if !mesh.config.is_given() {
+        anstream::eprintln!(
+            "note: there is no {CONFIG_FILE}: the defaults hold here, and the trust domain is `{}`",
+            mesh.config.trust_domain
+        );
+    }
+}
+
+fn load_by(
+    files: &[MeshFile],
+    load: fn(&[SourceFile]) -> Result<MeshSet, Diagnostics>,
+) -> Result<MeshSet, Failure> {
+    let (sources, mut found) = sources(files);
     if found.is_empty() {
-        match ravelin_policies::load(&sources) {
+        match load(&sources) {
             Ok(mesh) => {
                 for warning in &mesh.warnings {
                     anstream::eprintln!("{}", warning.render().trim_end());
@@ -135,14 +194,17 @@ pub(crate) fn load(files: &[MeshFile]) -> Result<MeshSet, Failure> {
     for diagnostic in &found {
         anstream::eprintln!("{}", diagnostic.render().trim_end());
     }
+    Err(refusal(&found))
+}
+
+/// What a command says after findings with errors.
+pub(crate) fn refusal(found: &[Diagnostic]) -> Failure {
     let errors = found
         .iter()
         .filter(|diagnostic| diagnostic.is_error)
         .count();
-    Err(
-        Failure::usage(format!("the mesh folder has {errors} error(s)"))
-            .with_help("mend the lines above; nothing was started or changed"),
-    )
+    Failure::usage(format!("the mesh folder has {errors} error(s)"))
+        .with_help("mend the lines above; nothing was started or changed")
 }
 
 /// The commit that the folder is checked out at, read from `.git` itself; empty outside of a repository.
@@ -222,6 +284,18 @@ mod tests {
             failure.message().contains("has no `ravelin.yaml`"),
             "{failure:?}"
         );
+    }
+
+    #[test]
+    fn a_plain_folder_or_file_can_be_looked_at_and_never_applied() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read_offline(folder.path()).is_err());
+        fs::write(folder.path().join("a.yaml"), "x").unwrap();
+        assert!(read(folder.path()).is_err());
+        for path in [folder.path().to_owned(), folder.path().join("a.yaml")] {
+            let files = read_offline(&path).unwrap();
+            assert_eq!((files.len(), files[0].path.as_str()), (1, "a.yaml"));
+        }
     }
 
     #[test]

@@ -129,7 +129,23 @@ fn rule_28_and_91_lists_that_widen_are_found() {
             with("DENY", "{to: [{operation: {paths: ['/a']}}]}"),
             vec!["deny-by-path"],
         ),
+        (
+            with("DENY", "{to: [{operation: {paths: ['/a/*']}}]}"),
+            vec!["deny-by-path"],
+        ),
+        (
+            with("DENY", "{to: [{operation: {paths: ['/a/']}}]}"),
+            vec!["deny-by-path"],
+        ),
+        (
+            with(
+                "DENY",
+                "{to: [{operation: {paths: ['/a', '/a/*', '*/a', '/b*', '/c/{*}']}}]}",
+            ),
+            vec![],
+        ),
         (with("DENY", "{to: [{operation: {paths: ['*']}}]}"), vec![]),
+        (with("DENY", "{to: [{operation: {paths: ['/*']}}]}"), vec![]),
         (
             with("ALLOW", "{to: [{operation: {paths: ['/a']}}]}"),
             vec![],

@@ -11,6 +11,7 @@ pub(crate) mod entries;
 pub(crate) mod explain;
 pub(crate) mod mesh;
 pub(crate) mod policy;
+pub(crate) mod policy_check;
 pub(crate) mod policy_explain;
 pub(crate) mod policy_replay;
 pub(crate) mod rotate;

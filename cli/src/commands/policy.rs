@@ -1,11 +1,11 @@
 //! `ravelin policy check | test | explain`: a mesh folder offline, without a CA.
 
-use super::{policy_explain, policy_replay};
+use super::{policy_check, policy_explain, policy_replay};
 use crate::arguments::Shared;
 use crate::config;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::mesh_folder;
-use crate::output::{Format, Rows, escape_text, print_one};
+use crate::output::{Format, Rows, escape_text};
 use clap::{Args, Subcommand};
 use ravelin_policies::{CaseReport, MeshSet, run_tests};
 use serde_json::json;
@@ -14,8 +14,8 @@ use std::path::PathBuf;
 /// The verbs of `ravelin policy`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
-    /// Check syntax, types and references
-    Check(MeshArguments),
+    /// Check syntax, types and references, and find what is probably not meant
+    Check(policy_check::CheckArguments),
     /// Run the folder's own tests
     Test(MeshArguments),
     /// Say how a call would be decided, and why
@@ -26,7 +26,7 @@ pub(crate) enum PolicyCommand {
 
 /// Which folder.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  ravelin policy check policies/examples/shop")]
+#[command(after_help = "Example:\n  ravelin policy test policies/examples/shop")]
 pub(crate) struct MeshArguments {
     /// The mesh folder; default: the current one, else policies/examples/shop
     mesh: Option<PathBuf>,
@@ -35,43 +35,15 @@ pub(crate) struct MeshArguments {
 /// Runs a verb.
 pub(crate) fn run(command: PolicyCommand, shared: &Shared) -> Outcome {
     match command {
-        PolicyCommand::Check(of) => check(&load(of)?, shared),
-        PolicyCommand::Test(of) => test(&load(of)?, shared),
+        PolicyCommand::Check(check) => policy_check::run(&check, shared),
+        PolicyCommand::Test(of) => test(&load(&of)?, shared),
         PolicyCommand::Explain(explain) => policy_explain::run(*explain, shared),
         PolicyCommand::Replay(replay) => policy_replay::run(replay, shared),
     }
 }
 
-fn load(of: MeshArguments) -> Result<MeshSet, Failure> {
-    let files = mesh_folder::read(&config::mesh_folder(of.mesh.as_deref()))?;
-    mesh_folder::load(&files)
-}
-
-fn check(mesh: &MeshSet, shared: &Shared) -> Outcome {
-    let policies = mesh.authorization_policies.len()
-        + mesh.request_authentications.len()
-        + mesh.peer_authentications.len();
-    if shared.output == Format::Table {
-        say!(
-            "no errors: {} identities, {policies} policies, {} services, {} tests, {} warnings",
-            mesh.identities.len(),
-            mesh.services.len(),
-            mesh.tests.len(),
-            mesh.warnings.len(),
-        )?;
-        return Ok(Exit::Yes);
-    }
-    print_one(
-        json!({
-            "trust_domain": mesh.config.trust_domain,
-            "identities": mesh.identities.len(),
-            "policies": policies,
-            "services": mesh.services.len(),
-            "tests": mesh.tests.len(),
-            "warnings": mesh.warnings.len(),
-        }),
-        shared.output,
-    )
+fn load(of: &MeshArguments) -> Result<MeshSet, Failure> {
+    mesh_folder::load_offline(&config::mesh_folder(of.mesh.as_deref()))
 }
 
 fn test(mesh: &MeshSet, shared: &Shared) -> Outcome {

@@ -78,8 +78,7 @@ struct Explained {
 
 /// Explains the call.
 pub(crate) fn run(arguments: ExplainArguments, shared: &Shared) -> Outcome {
-    let files = mesh_folder::read(&config::mesh_folder(arguments.mesh.as_deref()))?;
-    let mesh = mesh_folder::load(&files)?;
+    let mesh = mesh_folder::load_offline(&config::mesh_folder(arguments.mesh.as_deref()))?;
     let explained = explain(&mesh, arguments)?;
     if shared.output == Format::Table {
         for line in explained.text.lines() {

@@ -2,6 +2,7 @@
 
 use super::{Findings, Mesh};
 use crate::diagnostic::excerpt;
+use crate::matcher::{Pattern, StringMatch};
 use crate::schema::{AuthorizationPolicy, Clause, Effect, Field, Rule};
 
 /// Rule 23: `- from` and `- to` are two rules, of which either alone matches.
@@ -83,25 +84,74 @@ pub(super) fn negative_allows(mesh: &Mesh<'_>, findings: &mut Findings<'_>) {
     }
 }
 
-/// Rule 91: a DENY by path misses other spellings that the application takes for the same.
+/// Rule 91: a DENY by path misses the same path with or without a `/` behind it. Other tricks are refused before any
+/// rule is asked (rule 90).
 pub(super) fn denies_by_path(mesh: &Mesh<'_>, findings: &mut Findings<'_>) {
     let denies = mesh
         .policies()
         .filter(|policy| policy.effect == Effect::Deny);
     for policy in denies {
         for clause in policy.rules.iter().flat_map(Rule::clauses) {
-            if clause.field != Field::Path || clause.is_negative || clause.is_everything() {
+            if clause.field != Field::Path || clause.is_negative {
                 continue;
             }
-            findings.warn_line(
-                "deny-by-path",
-                &policy.location.path,
-                clause.line,
-                "a DENY by `paths` misses what the application takes for the same: other letter case, `/admin/`, `/admin;a=b`".to_owned(),
-                "deny everything but the `notPaths` that are meant, or allow the paths that are meant",
-            );
+            for (value, missed, add) in missed_paths(clause) {
+                let message = format!(
+                    "this DENY by `{}` misses `{}`, which applications often take for the same",
+                    excerpt(&value),
+                    excerpt(&missed)
+                );
+                let help = format!(
+                    "add `{}`, or deny everything but the `notPaths` that are meant",
+                    excerpt(&add)
+                );
+                findings.warn_line(
+                    "deny-by-path",
+                    &policy.location.path,
+                    clause.line,
+                    message,
+                    &help,
+                );
+            }
         }
     }
+}
+
+/// Values with the path beside them that no value of the list takes, and what would.
+fn missed_paths(clause: &Clause) -> Vec<(String, String, String)> {
+    let is_taken = |path: &str| {
+        clause
+            .patterns
+            .iter()
+            .any(|pattern| pattern.matches_text(path.as_bytes()))
+    };
+    let mut missed = Vec::new();
+    for pattern in &clause.patterns {
+        let Pattern::Text(text) = pattern else {
+            continue;
+        };
+        let (value, other, add) = match text {
+            StringMatch::Exact(path) if !path.ends_with('/') => {
+                (path.clone(), format!("{path}/"), format!("{path}/*"))
+            }
+            StringMatch::Prefix(path) if path.len() > 1 && path.ends_with('/') => {
+                let bare = path.trim_end_matches('/').to_owned();
+                (format!("{path}*"), bare.clone(), bare)
+            }
+            StringMatch::Exact(path) if path.len() > 1 => {
+                let bare = path.trim_end_matches('/').to_owned();
+                (path.clone(), bare.clone(), bare)
+            }
+            StringMatch::Exact(_)
+            | StringMatch::Prefix(_)
+            | StringMatch::Suffix(_)
+            | StringMatch::Present => continue,
+        };
+        if !is_taken(&other) {
+            missed.push((value, other, add));
+        }
+    }
+    missed
 }
 
 /// Rule 38: a host that names its port, without the same host alone, is missed by calls without port.
@@ -163,13 +213,4 @@ pub(super) fn parts(policy: &AuthorizationPolicy) -> impl Iterator<Item = &[Clau
             .map(Vec::as_slice)
             .chain([rule.when.as_slice()])
     })
-}
-
-impl Clause {
-    /// `*`, `/*` or the like among the values: no spelling is missed.
-    fn is_everything(&self) -> bool {
-        self.values
-            .iter()
-            .any(|value| matches!(value.as_str(), "*" | "/*" | "/{**}"))
-    }
 }
