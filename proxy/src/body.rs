@@ -4,12 +4,13 @@
 //! processed can be sent again. [`ProxyBody`] goes to the caller and carries the call's record to its end.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -38,10 +39,20 @@ pub enum BodyError {
     Read(#[from] hyper::Error),
 }
 
+/// The beginning of a body that was read before it is forwarded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadAhead {
+    /// At most as many bytes as were asked for.
+    pub bytes: Bytes,
+    /// Nothing follows.
+    pub is_whole: bool,
+}
+
 /// Where a request body comes from: held by the call, read by the try that is on its way.
 #[derive(Debug)]
 pub struct BodySource {
-    incoming: RefCell<Incoming>,
+    ahead: RefCell<VecDeque<Frame<Bytes>>>,
+    incoming: RefCell<Option<Incoming>>,
     is_touched: Cell<bool>,
     is_too_large: Cell<bool>,
 }
@@ -49,11 +60,98 @@ pub struct BodySource {
 impl BodySource {
     /// Takes the body of a request.
     pub fn new(incoming: Incoming) -> Rc<Self> {
+        Self::made(VecDeque::new(), Some(incoming))
+    }
+
+    /// A body of the proxy's own.
+    pub fn of_bytes(bytes: Bytes) -> Rc<Self> {
+        let frame = (!bytes.is_empty()).then(|| Frame::data(bytes));
+        Self::made(frame.into_iter().collect(), None)
+    }
+
+    fn made(ahead: VecDeque<Frame<Bytes>>, incoming: Option<Incoming>) -> Rc<Self> {
         Rc::new(Self {
+            ahead: RefCell::new(ahead),
             incoming: RefCell::new(incoming),
             is_touched: Cell::new(false),
             is_too_large: Cell::new(false),
         })
+    }
+
+    /// Reads until there are more than `max` bytes, or to the end. What was read is forwarded as it came.
+    pub async fn read_ahead(&self, max: usize) -> Result<ReadAhead, BodyError> {
+        let mut bytes = BytesMut::new();
+        loop {
+            let Some(frame) = std::future::poll_fn(|context| self.poll_incoming(context)).await
+            else {
+                let bytes = bytes.freeze();
+                return Ok(ReadAhead {
+                    bytes,
+                    is_whole: true,
+                });
+            };
+            let frame = clean(frame?);
+            if let Some(data) = frame.data_ref() {
+                bytes.extend_from_slice(data);
+            }
+            self.ahead.borrow_mut().push_back(frame);
+            if bytes.len() > max {
+                bytes.truncate(max);
+                return Ok(ReadAhead {
+                    bytes: bytes.freeze(),
+                    is_whole: false,
+                });
+            }
+        }
+    }
+
+    fn poll_incoming(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut slot = self.incoming.borrow_mut();
+        let Some(incoming) = slot.as_mut() else {
+            return Poll::Ready(None);
+        };
+        let polled = Pin::new(incoming).poll_frame(context);
+        if let Poll::Ready(None) = polled {
+            slot.take();
+        }
+        polled
+    }
+
+    fn poll_frame(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let ahead = self.ahead.borrow_mut().pop_front();
+        match ahead {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => self.poll_incoming(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let incoming = self.incoming.borrow();
+        self.ahead.borrow().is_empty() && incoming.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let ahead = self.ahead.borrow();
+        let ahead = ahead.iter().filter_map(Frame::data_ref);
+        let ahead = ahead.fold(0_u64, |sum, data| {
+            sum.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX))
+        });
+        let incoming = self.incoming.borrow();
+        let rest = incoming
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let mut hint = SizeHint::new();
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(ahead));
+        }
+        hint.set_lower(rest.lower().saturating_add(ahead));
+        hint
     }
 
     /// True once any try has read from it: the request cannot be sent again.
@@ -109,8 +207,7 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut *this.source.incoming.borrow_mut()).poll_frame(context);
-        match polled {
+        match this.source.poll_frame(context) {
             Poll::Pending => this.idle.poll_pending(context),
             Poll::Ready(None) => {
                 this.source.is_touched.set(true);
@@ -136,11 +233,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.incoming.borrow().is_end_stream()
+        self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.incoming.borrow().size_hint()
+        self.source.size_hint()
     }
 }
 

@@ -343,6 +343,13 @@ mod tests {
     }
 
     #[test]
+    fn rule_36_few_proxies_can_be_trusted() {
+        let with = |count: u32| checked(&format!("num_trusted_proxies = {count}\n{GOOD}"));
+        assert_eq!(with(2).unwrap().num_trusted_proxies, 2);
+        assert!(with(17).unwrap_err().contains("at most 16"));
+    }
+
+    #[test]
     fn what_cannot_work_or_opens_a_hole_is_refused() {
         let top = |line: &str| format!("{line}\n{GOOD}");
         let rows = [
@@ -378,11 +385,6 @@ mod tests {
                 "sample",
                 top("decision_sample_allowed = 2.0"),
                 "between 0.0 and 1.0",
-            ),
-            (
-                "trusted proxies",
-                top("num_trusted_proxies = 17"),
-                "at most 16",
             ),
             ("name", GOOD.replace("orders", ""), "1 to 128 characters"),
             (

@@ -397,6 +397,30 @@ pub fn remove_spellings(headers: &mut HeaderMap, name: &str) {
     }
 }
 
+/// True for a field that frames, addresses or renames a message: nobody but the proxy itself sets it.
+pub fn is_framing(name: &str) -> bool {
+    const NAMES: [&str; 17] = [
+        "host",
+        "connection",
+        "content-length",
+        "expect",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+        "x-http-method",
+        "x-http-method-override",
+        "x-method-override",
+    ];
+    NAMES.iter().any(|known| is_same(name, known))
+}
+
 /// True for a name that only a proxy may set; `_` counts as `-`, because many applications read it so.
 pub fn is_claim(name: &str) -> bool {
     const EXACT: [&str; 5] = [

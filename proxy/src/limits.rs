@@ -97,6 +97,11 @@ pub const DECISION_FIELD_BYTES_MAX: usize = 1024;
 /// Routes whose series one connection of the application keeps resolved.
 pub const ROUTES_PER_CONNECTION_MAX: usize = 64;
 
+/// Body of an external authorizer's answer.
+pub const CHECK_ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// From the head of a call to as much of its body as an external authorizer gets.
+pub const CHECKED_BODY_DEADLINE: Duration = Duration::from_secs(30);
+
 /// Verified tokens remembered by one worker, about.
 pub const TOKENS_MAX: usize = 4096;
 /// Bytes of the tokens that one worker remembers; what is made of them takes a few times as much.

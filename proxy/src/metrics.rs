@@ -50,6 +50,15 @@ pub struct DryRunLabels {
     pub result: &'static str,
 }
 
+/// Labels of a question to an external authorizer.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CustomLabels {
+    /// Its name.
+    pub provider: String,
+    /// `allowed`, or the code of the refusal.
+    pub result: &'static str,
+}
+
 /// Labels of a connection gauge.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct DirectionLabels {
@@ -66,6 +75,7 @@ pub struct Metrics {
     response_bytes: Family<CallLabels, Counter>,
     refusals: Family<RefusalLabels, Counter>,
     dry_runs: Family<DryRunLabels, Counter>,
+    customs: Family<CustomLabels, Counter>,
     tcp_opened: Family<CallLabels, Counter>,
     tcp_closed: Family<CallLabels, Counter>,
     tcp_sent: Family<CallLabels, Counter>,
@@ -101,6 +111,7 @@ impl Metrics {
             response_bytes: Family::default(),
             refusals: Family::default(),
             dry_runs: Family::default(),
+            customs: Family::default(),
             tcp_opened: Family::default(),
             tcp_closed: Family::default(),
             tcp_sent: Family::default(),
@@ -166,6 +177,11 @@ impl Metrics {
             self.dry_runs.clone(),
         );
         registry.register(
+            "ravelin_proxy_custom_checks",
+            "Questions to external authorizers",
+            self.customs.clone(),
+        );
+        registry.register(
             "ravelin_proxy_retries",
             "Requests sent again, not having been processed",
             self.retries.clone(),
@@ -229,6 +245,14 @@ impl Metrics {
     pub fn refused(&self, direction: &'static str, code: &'static str) {
         self.refusals
             .get_or_create(&RefusalLabels { direction, code })
+            .inc();
+    }
+
+    /// Counts a question to an external authorizer.
+    pub fn custom(&self, provider: &str, result: &'static str) {
+        let provider = provider.to_owned();
+        self.customs
+            .get_or_create(&CustomLabels { provider, result })
             .inc();
     }
 

@@ -7,6 +7,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::body::ProxyBody;
+use crate::ext_authz::{self, Denial};
 use crate::head::HeadRefusal;
 
 /// Name of the header that carries the code of a refusal.
@@ -47,6 +48,29 @@ impl Refusal {
     /// Policy says no, or the peer is cut off.
     pub const fn denied(code: &'static str) -> Self {
         Self::new(StatusCode::FORBIDDEN, code, "RBAC: access denied")
+    }
+
+    /// An external authorizer says no, or cannot be asked.
+    pub const fn custom(status: StatusCode, code: &'static str) -> Self {
+        Self::new(status, code, "RBAC: access denied")
+    }
+
+    /// The body did not come in time.
+    pub const fn body_timeout() -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "body_timeout",
+            "the request body did not come in time",
+        )
+    }
+
+    /// The body ended early.
+    pub const fn body_failed() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "body_failed",
+            "the request body ended early",
+        )
     }
 
     /// A token is not accepted.
@@ -137,6 +161,19 @@ impl From<HeadRefusal> for Refusal {
 /// Builds the answer to a refused call.
 pub fn refuse(refusal: Refusal) -> Response<ProxyBody> {
     answer(refusal, refusal.text)
+}
+
+/// Builds the answer to a call that an external authorizer refused, in its words.
+pub fn by_authorizer(refusal: Refusal, denial: &Denial) -> Response<ProxyBody> {
+    let has_body = !denial.body.is_empty()
+        && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&refusal.status);
+    let body = has_body.then(|| denial.body.clone());
+    let mut response = Response::new(ProxyBody::Text(body, None));
+    *response.status_mut() = refusal.status;
+    ext_authz::answer::apply(response.headers_mut(), &denial.headers);
+    let code = HeaderValue::from_static(refusal.code);
+    response.headers_mut().insert(CODE_HEADER, code);
+    response
 }
 
 /// Builds the answer to a refused call with another text, such as Envoy's for tokens.

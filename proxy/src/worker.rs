@@ -74,6 +74,7 @@ pub struct Worker {
     snapshot: RefCell<Option<Arc<Snapshot>>>,
     connections: Rc<Connections>,
     applications: RefCell<HashMap<SocketAddr, Rc<Pool>>>,
+    authorizers: RefCell<HashMap<(SocketAddr, bool), Rc<Pool>>>,
     clusters: Clusters,
     decisions: DecisionSink,
     tokens: Tokens,
@@ -144,6 +145,7 @@ impl Worker {
             snapshot: RefCell::new(None),
             connections: Rc::new(Connections::default()),
             applications: RefCell::new(HashMap::new()),
+            authorizers: RefCell::new(HashMap::new()),
             clusters: Clusters::default(),
             decisions,
             tokens,
@@ -221,6 +223,15 @@ impl Worker {
         )
     }
 
+    /// Connections to the authorizer at `address`, in plain text.
+    pub fn authorizer(&self, address: SocketAddr, is_http2: bool) -> Rc<Pool> {
+        let mut authorizers = self.authorizers.borrow_mut();
+        let pool = authorizers
+            .entry((address, is_http2))
+            .or_insert_with(|| Pool::new(Target::Authorizer { address, is_http2 }));
+        Rc::clone(pool)
+    }
+
     /// A new id for a call.
     pub fn call_id(&self) -> HeaderValue {
         self.call_ids.next()
@@ -252,6 +263,8 @@ impl Worker {
             .is_none_or(|old| !Arc::ptr_eq(&old.routes, &snapshot.routes));
         if is_rerouted {
             self.clusters.adopt(&snapshot.routes);
+            // WHY: the same files name the authorizers; those that are still meant are dialled again.
+            self.authorizers.borrow_mut().clear();
         }
         self.judge();
         adopted.send_replace(snapshot.generation);
@@ -262,9 +275,17 @@ impl Worker {
             return;
         };
         self.connections.judge(&snapshot, self.now());
-        self.clusters.tidy(snapshot.identity_generation);
+        self.tidy(snapshot.identity_generation);
         for pool in self.applications.borrow().values() {
             pool.tidy(snapshot.identity_generation);
+        }
+    }
+
+    /// Lets go of connections that must not be used again, except those to the application.
+    fn tidy(&self, generation: u64) {
+        self.clusters.tidy(generation);
+        for pool in self.authorizers.borrow().values() {
+            pool.tidy(generation);
         }
     }
 
@@ -287,7 +308,7 @@ impl Worker {
     /// Waits until no connection is open, letting go of idle ones to peers.
     async fn drained(&self) {
         while !self.connections.is_empty() {
-            self.clusters.tidy(u64::MAX);
+            self.tidy(u64::MAX);
             // WHY: a timeout only means another look at the pools.
             let _ = timeout(limits::LISTENER_LINGER, self.connections.emptied()).await;
         }

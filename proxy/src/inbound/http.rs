@@ -12,11 +12,12 @@ use hyper::service::service_fn;
 use ravelin_policies::{Connection, NormalizedPath, RequestIdentity};
 use tokio::net::TcpStream;
 
-use super::{accept, policy_connection, register, verdict};
+use super::{accept, custom, policy_connection, register, verdict};
 use crate::body::{BodySource, ProxyBody};
 use crate::config::InboundListener;
 use crate::connections::{Carried, LiveConnection};
 use crate::decision_log::{CallRecord, ConnectionFacts, OpenCall, Outcome, Verdict};
+use crate::ext_authz::{self, Denial, HeaderChange};
 use crate::forwarded;
 use crate::head::{self, HeadRefusal};
 use crate::identity::Peer;
@@ -42,12 +43,16 @@ struct PeerConnection {
     /// None in plain text.
     client_cert: Option<HeaderValue>,
     application: Rc<Pool>,
+    /// What is known before tokens are looked at.
+    nobody: Arc<RequestIdentity>,
 }
 
 /// A call that is not passed on, and the line that the caller is told.
-struct Refused {
+pub(super) struct Refused {
     refusal: Refusal,
     text: Option<String>,
+    /// The authorizer's own answer.
+    denial: Option<Box<Denial>>,
 }
 
 impl<R: Into<Refusal>> From<R> for Refused {
@@ -55,6 +60,7 @@ impl<R: Into<Refusal>> From<R> for Refused {
         Self {
             refusal: refusal.into(),
             text: None,
+            denial: None,
         }
     }
 }
@@ -64,6 +70,15 @@ impl Refused {
         Self {
             refusal: refused.refusal,
             text: Some(refused.text),
+            denial: None,
+        }
+    }
+
+    pub(super) fn by_authorizer(refusal: Refusal, denial: Denial) -> Self {
+        Self {
+            refusal,
+            text: None,
+            denial: Some(Box::new(denial)),
         }
     }
 
@@ -100,6 +115,7 @@ pub async fn serve(
         client_cert: peer.map(|peer| client_cert(&accepted.snapshot, peer)),
         counters: Rc::new(worker.metrics().counters(accepted.labels("http"))),
         application: worker.application(inbound.forward),
+        nobody: Arc::default(),
         live: Rc::clone(registered.connection()),
         facts: accepted.facts,
         worker,
@@ -134,12 +150,13 @@ impl PeerConnection {
         );
         let mut open = OpenCall::open(Rc::clone(&self.worker), Rc::clone(&self.counters), record);
         match self.judge_and_forward(parts, body, &mut open).await {
-            Ok((answered, live)) => {
+            Ok((answered, live, downstream)) => {
                 let (mut parts, incoming) = answered.response.into_parts();
                 open.answered(parts.status);
                 head::remove_response_hops(&mut parts.headers);
                 // WHY: the code of a refusal is the proxy's own word.
                 parts.headers.remove(respond::CODE_HEADER);
+                ext_authz::answer::apply(&mut parts.headers, &downstream);
                 let body = ProxyBody::relay(incoming, open, answered.lease, Some(live));
                 Response::from_parts(parts, body)
             }
@@ -164,7 +181,11 @@ impl PeerConnection {
                 ..Verdict::default()
             };
         }
-        let (parts, body) = respond::answer(refusal, refused.line()).into_parts();
+        let response = match &refused.denial {
+            Some(denial) => respond::by_authorizer(refusal, denial),
+            None => respond::answer(refusal, refused.line()),
+        };
+        let (parts, body) = response.into_parts();
         Response::from_parts(parts, body.with_call(open))
     }
 
@@ -174,43 +195,64 @@ impl PeerConnection {
         mut parts: Parts,
         body: Incoming,
         open: &mut OpenCall,
-    ) -> Result<(Answered, RegisteredCall), Refused> {
+    ) -> Result<(Answered, RegisteredCall, Vec<HeaderChange>), Refused> {
         let worker = &self.worker;
-        let snapshot = worker.snapshot().ok_or(Refusal::not_ready("not_ready"))?;
-        if let Some(code) = self.live.refusal() {
-            return Err(Refusal::denied(code).closing().into());
-        }
+        let snapshot = self.snapshot()?;
         let connection = self.connection(&parts, open);
         let checked = head::check(&mut parts)?;
         let call_id = serve::request_id(&mut parts.headers, || worker.call_id());
         note_head(open, &parts, &checked.host, call_id);
-        let path = snapshot
-            .policies
-            .normalize(target(&parts))
-            .map_err(|refusal| HeadRefusal::Path(refusal.code()))?;
-        note(open, |record| {
-            if record.path != path.path() {
-                record.raw_path = std::mem::replace(&mut record.path, path.path().to_owned());
-            }
-        });
-        let identity = self.authenticate(&snapshot, &parts, &path, open)?;
-        // WHY: a header that a rule makes of claims is judged as the token tells it, never as the caller wrote it.
-        self.rewrite(&mut parts, checked.host.clone(), &path, &identity)?;
-        let host = checked.host;
-        let judged = JudgedBy {
+        parts.headers.insert(header::HOST, checked.host.clone());
+        let mut judged = JudgedBy {
             connection,
-            host,
-            path,
-            identity,
+            host: checked.host,
+            path: normalize(&snapshot, target(&parts))?,
+            identity: Arc::clone(&self.nobody),
         };
-        self.authorize(&snapshot, &parts, &judged, open)?;
+        note_path(open, &judged.path);
+        let body = BodySource::new(body);
+        let facts = &self.facts;
+        let permitted = custom::check(
+            worker,
+            &snapshot,
+            facts,
+            &mut parts,
+            &mut judged,
+            &body,
+            open,
+        )
+        .await?;
+        let snapshot = self.newest(snapshot, &mut judged)?;
+        judged.identity = self.authenticate(&snapshot, &parts, &judged.path, open)?;
+        // WHY: a header that a rule makes of claims is judged as the token tells it, never as the caller wrote it.
+        self.rewrite(&mut parts, &judged)?;
+        self.authorize(&snapshot, &parts, &judged, permitted.note, open)?;
         if serve::is_too_large(&parts.headers) {
             return Err(Refusal::body_too_large().closing().into());
         }
         let head = Rc::new(parts);
         let live = self.calls.register(Rc::clone(&head), judged);
-        let answered = self.forward(&head, body, &live, open).await?;
-        Ok((answered, live))
+        let answered = self.forward(&head, &body, &live, open).await?;
+        Ok((answered, live, permitted.downstream))
+    }
+
+    /// What to judge by, while nothing speaks against the connection.
+    fn snapshot(&self) -> Result<Arc<Snapshot>, Refused> {
+        let snapshot = self.worker.snapshot();
+        let snapshot = snapshot.ok_or(Refusal::not_ready("not_ready"))?;
+        match self.live.refusal() {
+            Some(code) => Err(Refusal::denied(code).closing().into()),
+            None => Ok(snapshot),
+        }
+    }
+
+    /// An authorizer may take its time: what changed meanwhile counts.
+    fn newest(&self, old: Arc<Snapshot>, judged: &mut JudgedBy) -> Result<Arc<Snapshot>, Refused> {
+        let newest = self.snapshot()?;
+        if newest.mesh_revision != old.mesh_revision {
+            judged.path = normalize(&newest, judged.path.as_target())?;
+        }
+        Ok(newest)
     }
 
     /// The connection as one call is judged by it: behind trusted proxies each call has its own client.
@@ -230,14 +272,13 @@ impl PeerConnection {
     async fn forward(
         &self,
         head: &Parts,
-        body: Incoming,
+        source: &Rc<BodySource>,
         live: &RegisteredCall,
         open: &mut OpenCall,
     ) -> Result<Answered, Refused> {
-        let source = BodySource::new(body);
         let sent = tokio::select! {
             biased;
-            sent = self.application.send(&self.worker, head, &source) => sent,
+            sent = self.application.send(&self.worker, head, source) => sent,
             code = live.cut() => {
                 note(open, |record| record.verdict.reason = format!("cut: {code}"));
                 return Err(Refusal::denied(code).into());
@@ -246,7 +287,7 @@ impl PeerConnection {
         sent.map_err(|error| {
             tracing::debug!(%error, "the application did not answer");
             open.ended(Outcome::Failed);
-            outbound::refusal(&error, &source).into()
+            outbound::refusal(&error, source).into()
         })
     }
 
@@ -275,6 +316,7 @@ impl PeerConnection {
         snapshot: &Snapshot,
         parts: &Parts,
         judged: &JudgedBy,
+        remark: Option<String>,
         open: &mut OpenCall,
     ) -> Result<(), Refused> {
         let headers = Headers::new(&parts.headers);
@@ -282,6 +324,7 @@ impl PeerConnection {
         let decision = snapshot.policies.authorize_http(&call);
         note(open, |record| {
             record.verdict = verdict(&self.worker, &decision);
+            record.verdict.reason = remark.unwrap_or_default();
         });
         if decision.is_allowed {
             return Ok(());
@@ -295,13 +338,8 @@ impl PeerConnection {
     }
 
     /// What was judged is what is forwarded.
-    fn rewrite(
-        &self,
-        parts: &mut Parts,
-        host: HeaderValue,
-        path: &NormalizedPath,
-        identity: &RequestIdentity,
-    ) -> Result<(), Refused> {
+    fn rewrite(&self, parts: &mut Parts, judged: &JudgedBy) -> Result<(), Refused> {
+        let (path, identity) = (&judged.path, &judged.identity);
         let forwarded;
         let target = if identity.remove_params.is_empty() {
             path.as_target()
@@ -321,7 +359,6 @@ impl PeerConnection {
             let value = HeaderValue::from_str(value).map_err(|_| HeadRefusal::TargetForm)?;
             parts.headers.insert(name, value);
         }
-        parts.headers.insert(header::HOST, host);
         if let Some(client_cert) = &self.client_cert {
             parts.headers.insert(CLIENT_CERT, client_cert.clone());
         }
@@ -331,6 +368,11 @@ impl PeerConnection {
 
 fn target(parts: &Parts) -> &str {
     parts.uri.path_and_query().map_or("/", PathAndQuery::as_str)
+}
+
+fn normalize(snapshot: &Snapshot, target: &str) -> Result<NormalizedPath, HeadRefusal> {
+    let path = snapshot.policies.normalize(target);
+    path.map_err(|refusal| HeadRefusal::Path(refusal.code()))
 }
 
 fn note(open: &mut OpenCall, change: impl FnOnce(&mut CallRecord)) {
@@ -346,6 +388,14 @@ fn note_head(open: &mut OpenCall, parts: &Parts, host: &HeaderValue, call_id: He
         parts.uri.path().clone_into(&mut record.path);
         record.call_id = call_id;
         record.trace_id = trace_id(parts);
+    });
+}
+
+fn note_path(open: &mut OpenCall, path: &NormalizedPath) {
+    note(open, |record| {
+        if record.path != path.path() {
+            record.raw_path = std::mem::replace(&mut record.path, path.path().to_owned());
+        }
     });
 }
 

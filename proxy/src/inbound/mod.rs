@@ -3,6 +3,7 @@
 //! Accept, handshake within a deadline, authenticated peer, registration, and only then the first byte of a call. Plain
 //! text is taken only where a PeerAuthentication says so, and then nobody is authenticated.
 
+mod custom;
 pub mod handshakes;
 pub mod http;
 pub mod stream;

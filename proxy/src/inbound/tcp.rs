@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use ravelin_policies::Connection;
 use tokio::net::TcpStream;
 
-use super::{accept, policy_connection, register, verdict};
+use super::{Accepted, accept, custom, policy_connection, register, verdict};
 use crate::config::InboundListener;
 use crate::connections::Carried;
-use crate::decision_log::{CallRecord, Outcome};
+use crate::decision_log::{CallRecord, Outcome, Verdict};
 use crate::relay;
 use crate::upstream::dial;
 use crate::worker::Worker;
@@ -25,15 +26,11 @@ pub async fn serve(
         return;
     };
     let connection = policy_connection(&inbound, &accepted, source);
-    let decision = accepted
-        .snapshot
-        .policies
-        .authorize_tcp(&connection, worker.now());
     let started = tokio::time::Instant::now();
     let mut record = CallRecord::new(Arc::clone(&accepted.facts), worker.now(), worker.call_id());
-    record.verdict = verdict(&worker, &decision);
-    if !decision.is_allowed {
-        worker.metrics().refused("inbound", decision.code);
+    record.verdict = judge(&worker, &accepted, &connection).await;
+    if !record.verdict.is_allowed {
+        worker.metrics().refused("inbound", record.verdict.code);
         record.outcome = Outcome::Completed;
         worker.decisions().write(record);
         return;
@@ -58,4 +55,18 @@ pub async fn serve(
     }
     record.latency = started.elapsed();
     worker.decisions().write(record);
+}
+
+/// CUSTOM first, then the other policies (rule 1).
+async fn judge(worker: &Rc<Worker>, accepted: &Accepted, connection: &Connection) -> Verdict {
+    let (snapshot, facts) = (&accepted.snapshot, &accepted.facts);
+    let asked = custom::check_connection(worker, snapshot, facts, connection).await;
+    let note = match asked {
+        Ok(note) => note,
+        Err(refused) => return refused,
+    };
+    let decision = snapshot.policies.authorize_tcp(connection, worker.now());
+    let mut judged = verdict(worker, &decision);
+    judged.reason = note.unwrap_or_default();
+    judged
 }

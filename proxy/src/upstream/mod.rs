@@ -3,6 +3,7 @@
 //! A connection is used only while its TLS configuration is the current one; older ones finish what they carry.
 //! A request is sent again only if it was provably not processed (`retry`).
 
+mod attempt;
 pub mod balancer;
 mod connection;
 pub mod dial;
@@ -15,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::{Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use ravelin_proto::spiffe_id::SpiffeId;
@@ -26,6 +27,7 @@ use crate::connections::{Carried, Direction, LiveConnection, NewConnection};
 use crate::identity::{HTTP_PROTOCOLS, Peer};
 use crate::limits;
 use crate::worker::Worker;
+use attempt::{FailedTry, in_time, is_switch, request};
 use connection::{open_http1, open_http2};
 use dial::DialError;
 pub use upload::Upload;
@@ -35,6 +37,13 @@ pub use upload::Upload;
 pub enum Target {
     /// The application of this workload, in plain text.
     Application(SocketAddr),
+    /// An authorizer at an address, in plain text.
+    Authorizer {
+        /// Where it listens.
+        address: SocketAddr,
+        /// HTTP/2 with prior knowledge, else HTTP/1.1.
+        is_http2: bool,
+    },
     /// The proxy of a peer.
     Peer {
         /// Its inbound listener.
@@ -98,7 +107,7 @@ struct Idle {
 struct Shared {
     sender: http2::SendRequest<RequestBody>,
     connection: Rc<LiveConnection>,
-    peer: Rc<Peer>,
+    peer: Option<Rc<Peer>>,
 }
 
 enum Sender {
@@ -151,7 +160,7 @@ impl Pool {
     /// The peer's inbound listener; none for the application.
     pub fn peer_address(&self) -> Option<SocketAddr> {
         match &self.target {
-            Target::Application(_) => None,
+            Target::Application(_) | Target::Authorizer { .. } => None,
             Target::Peer { address, .. } => Some(*address),
         }
     }
@@ -230,7 +239,7 @@ impl Pool {
         let peer = ready.peer;
         match ready.sender {
             Sender::One(mut sender) => {
-                let request = request(head, body, Version::HTTP_11)?;
+                let request = request(head, body, Version::HTTP_11, "http")?;
                 let upload = request.body().upload();
                 match in_time(&upload, sender.try_send_request(request)).await? {
                     Err(failed) => Ok(Err(FailedTry::new(failed))),
@@ -260,7 +269,8 @@ impl Pool {
                 }
             }
             Sender::Many(mut sender) => {
-                let request = request(head, body, Version::HTTP_2)?;
+                let scheme = if peer.is_some() { "https" } else { "http" };
+                let request = request(head, body, Version::HTTP_2, scheme)?;
                 let upload = request.body().upload();
                 match in_time(&upload, sender.try_send_request(request)).await? {
                     Err(failed) => Ok(Err(FailedTry::new(failed))),
@@ -285,7 +295,15 @@ impl Pool {
             return Ok(ready);
         }
         let result = match &self.target {
-            Target::Application(address) => self.dial_application(*address, generation).await,
+            Target::Application(address)
+            | Target::Authorizer {
+                address,
+                is_http2: false,
+            } => self.dial_application(*address, generation).await,
+            Target::Authorizer {
+                address,
+                is_http2: true,
+            } => self.dial_authorizer(worker, *address, is_fresh).await,
             Target::Peer { address, expected } => {
                 self.dial_peer(worker, *address, expected, is_fresh).await
             }
@@ -336,6 +354,54 @@ impl Pool {
             generation,
             is_reused: false,
         })
+    }
+
+    async fn dial_authorizer(
+        self: &Rc<Self>,
+        worker: &Rc<Worker>,
+        address: SocketAddr,
+        is_fresh: bool,
+    ) -> Result<Ready, DialError> {
+        let _turn = self.dialing.lock().await;
+        if let Some(ready) = self.open_connection(worker.identity_generation(), is_fresh) {
+            return Ok(ready);
+        }
+        let stream = dial::tcp(address).await?;
+        let registered = worker.connections().register(NewConnection {
+            direction: Direction::Outbound,
+            protocol: "h2",
+            address,
+            opened: worker.now(),
+            peer: None,
+            accepted_for: None,
+            identity_generation: 0,
+            mesh_revision: 0,
+            own_expires_at: None,
+            carried: Carried::Unjudged,
+        });
+        let connection = Rc::clone(registered.connection());
+        let sender = open_http2(address, stream, registered).await?;
+        Ok(self.share(sender, connection, None))
+    }
+
+    /// Keeps a new HTTP/2 connection for all calls.
+    fn share(
+        &self,
+        sender: http2::SendRequest<RequestBody>,
+        connection: Rc<LiveConnection>,
+        peer: Option<Rc<Peer>>,
+    ) -> Ready {
+        let shared = Shared {
+            sender,
+            connection,
+            peer,
+        };
+        let ready = Ready {
+            is_reused: false,
+            ..shared.ready()
+        };
+        *self.shared.borrow_mut() = Some(shared);
+        ready
     }
 
     async fn dial_peer(
@@ -390,17 +456,7 @@ impl Pool {
         }
         let connection = Rc::clone(registered.connection());
         let sender = open_http2(address, stream, registered).await?;
-        let shared = Shared {
-            sender,
-            connection,
-            peer,
-        };
-        let ready = Ready {
-            is_reused: false,
-            ..shared.ready()
-        };
-        *self.shared.borrow_mut() = Some(shared);
-        Ok(ready)
+        Ok(self.share(sender, connection, Some(peer)))
     }
 }
 
@@ -427,66 +483,9 @@ impl Shared {
         Ready {
             sender: Sender::Many(self.sender.clone()),
             shared: Some(Rc::clone(&self.connection)),
-            peer: Some(Rc::clone(&self.peer)),
+            peer: self.peer.clone(),
             generation: 0,
             is_reused: true,
         }
     }
-}
-
-fn is_switch(response: &Response<Incoming>) -> bool {
-    response.status() == StatusCode::SWITCHING_PROTOCOLS
-}
-
-/// The response head, unless it is overdue.
-async fn in_time<T>(upload: &Upload, answer: impl Future<Output = T>) -> Result<T, SendError> {
-    tokio::select! {
-        biased;
-        answer = answer => Ok(answer),
-        () = upload.overdue() => Err(SendError::Deadline),
-    }
-}
-
-struct FailedTry {
-    fate: retry::Fate,
-    error: hyper::Error,
-}
-
-impl FailedTry {
-    fn new(mut failed: hyper::client::conn::TrySendError<Request<RequestBody>>) -> Self {
-        let is_returned = failed.take_message().is_some();
-        let error = failed.into_error();
-        Self {
-            fate: retry::fate(&error, is_returned),
-            error,
-        }
-    }
-}
-
-/// The request as one connection needs it: origin form for HTTP/1.1, `:authority` for HTTP/2.
-fn request(
-    head: &Parts,
-    body: &Rc<BodySource>,
-    version: Version,
-) -> Result<Request<RequestBody>, SendError> {
-    let mut request = Request::new(body.reader());
-    *request.method_mut() = head.method.clone();
-    *request.version_mut() = version;
-    *request.headers_mut() = head.headers.clone();
-    if version == Version::HTTP_2 {
-        let host = request
-            .headers_mut()
-            .remove(http::header::HOST)
-            .ok_or(SendError::Target)?;
-        let target = head.uri.path_and_query().ok_or(SendError::Target)?.clone();
-        *request.uri_mut() = Uri::builder()
-            .scheme("https")
-            .authority(host.as_bytes())
-            .path_and_query(target)
-            .build()
-            .map_err(|_| SendError::Target)?;
-    } else {
-        *request.uri_mut() = head.uri.clone();
-    }
-    Ok(request)
 }

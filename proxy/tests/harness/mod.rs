@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod app;
 pub mod authority;
+pub mod authorizer;
 pub mod client;
 
 use std::net::SocketAddr;
@@ -79,6 +80,8 @@ pub struct Mesh {
     pub tcp_app: App,
     pub orders: RunningProxy,
     pub inventory: RunningProxy,
+    /// Further lines of the MeshConfig's `spec`.
+    pub config: String,
 }
 
 pub struct JwtAuthority {
@@ -191,6 +194,11 @@ spec:
 
 impl Mesh {
     pub async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// With further top-level lines in the configuration of inventory's proxy.
+    pub async fn start_with(lines: &str) -> Self {
         ravelin_runtime::crypto::install();
         let folder = tempfile::tempdir().unwrap();
         let agent = Agent::start(folder.path());
@@ -204,6 +212,7 @@ impl Mesh {
             r#"
             name = "inventory"
             agent_socket = "{socket}"
+            {lines}
             workers = 2
             outbound = "127.0.0.1:0"
             admin = "127.0.0.1:0"
@@ -238,6 +247,7 @@ impl Mesh {
             tcp_app,
             orders,
             inventory,
+            config: String::new(),
         };
         mesh.publish(1, POLICIES).await;
         mesh
@@ -283,7 +293,7 @@ impl Mesh {
     pub fn revision(&self, revision: u64, policies: &str) -> pb::MeshRevision {
         let policies = policies.replace("TCP_PORT", &self.tcp_app.address.port().to_string());
         let files = [
-            ("ravelin.yaml", CONFIG.to_owned()),
+            ("ravelin.yaml", format!("{CONFIG}{}", self.config)),
             ("identities/shop/identities.yaml", identities()),
             ("policies/shop/policies.yaml", policies),
             ("services/shop/services.yaml", self.services()),

@@ -1,0 +1,71 @@
+//! One try of one request: its form on the wire, the wait for its answer, and what is known when it failed.
+
+use std::rc::Rc;
+
+use http::request::Parts;
+use http::{Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+
+use super::{SendError, Upload, retry};
+use crate::body::{BodySource, RequestBody};
+
+pub(super) fn is_switch(response: &Response<Incoming>) -> bool {
+    response.status() == StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// The response head, unless it is overdue.
+pub(super) async fn in_time<T>(
+    upload: &Upload,
+    answer: impl Future<Output = T>,
+) -> Result<T, SendError> {
+    tokio::select! {
+        biased;
+        answer = answer => Ok(answer),
+        () = upload.overdue() => Err(SendError::Deadline),
+    }
+}
+
+pub(super) struct FailedTry {
+    pub(super) fate: retry::Fate,
+    pub(super) error: hyper::Error,
+}
+
+impl FailedTry {
+    pub(super) fn new(mut failed: hyper::client::conn::TrySendError<Request<RequestBody>>) -> Self {
+        let is_returned = failed.take_message().is_some();
+        let error = failed.into_error();
+        Self {
+            fate: retry::fate(&error, is_returned),
+            error,
+        }
+    }
+}
+
+/// The request as one connection needs it: origin form for HTTP/1.1, `:authority` for HTTP/2.
+pub(super) fn request(
+    head: &Parts,
+    body: &Rc<BodySource>,
+    version: Version,
+    scheme: &str,
+) -> Result<Request<RequestBody>, SendError> {
+    let mut request = Request::new(body.reader());
+    *request.method_mut() = head.method.clone();
+    *request.version_mut() = version;
+    *request.headers_mut() = head.headers.clone();
+    if version == Version::HTTP_2 {
+        let host = request
+            .headers_mut()
+            .remove(http::header::HOST)
+            .ok_or(SendError::Target)?;
+        let target = head.uri.path_and_query().ok_or(SendError::Target)?.clone();
+        *request.uri_mut() = Uri::builder()
+            .scheme(scheme)
+            .authority(host.as_bytes())
+            .path_and_query(target)
+            .build()
+            .map_err(|_| SendError::Target)?;
+    } else {
+        *request.uri_mut() = head.uri.clone();
+    }
+    Ok(request)
+}
