@@ -31,8 +31,11 @@ mod template;
 mod test_run;
 
 pub use analyze::{
-    CallFacts, HttpFacts, LineError, LogLine, RecordedCall, RecordedOutcome, Replay, ReplayExample,
-    ReplayGroup, ReplayReport, parse_log_line,
+    AdditionalCall, CallFacts, Coverage, CoverageRun, Generalize, HttpFacts, LeftOut, LineError,
+    LogLine, PartCoverage, PartKind, RecordedCall, RecordedOutcome, Replay, ReplayExample,
+    ReplayGroup, ReplayReport, RuleCoverage, Suggest, SuggestOptions, SuggestedOperation,
+    SuggestedPolicy, SuggestedRule, SuggestedSource, SuggestedTemplate, Suggestion, TooManyCalls,
+    parse_log_line,
 };
 pub use authenticate::{
     AuthRefusal, KeySource, Presented, RequestAuthentications, RequestView, SignatureVerifier,
@@ -52,7 +55,7 @@ pub use load::{TRUST_DOMAIN_DEFAULT, load, load_with_defaults};
 pub use object::{Labels, Location, Metadata, ObjectRecord, Workload};
 pub use path::{NormalizedPath, PathNormalization, PathRefusal, normalize};
 pub use schema::{
-    AuthorizationPolicy, CheckProtocol, CheckedBody, Effect, Endpoint, Expectation,
+    AuthorizationPolicy, CheckProtocol, CheckedBody, Effect, Endpoint, Expectation, ExpectedCheck,
     ExtensionProvider, HeaderPattern, IdentityDefaults, JwtRule, KeyAddress, KeyOrigin, Launch,
     LaunchProtocol, MeshConfig, PeerAuthentication, PeerMode, PolicyTest, RemoteKeys,
     RequestAuthentication, Rule, ServiceEntry, ServicePort, ServiceProtocol, TestCase, TokenPlace,

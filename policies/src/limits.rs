@@ -117,3 +117,19 @@ pub const REPLAY_CALLERS_MAX: usize = 8;
 pub const REPLAY_EXAMPLES_MAX: usize = 3;
 /// Most different calls whose decision a replay keeps, so as not to judge them twice.
 pub const REPLAY_KNOWN_MAX: usize = 200_000;
+/// Most different calls that a suggestion is made from.
+pub const SUGGEST_CALLS_MAX: usize = 1_000_000;
+/// Most reasons with examples for calls that a suggestion leaves out.
+pub const SUGGEST_LEFT_OUT_MAX: usize = 100;
+/// Most recorded calls that are shown as additionally allowed by templates.
+pub const SUGGEST_ADDITIONAL_MAX: usize = 1_000;
+/// Most columns of a table for which the fewest rectangles are looked for; beyond it each column is its own.
+pub const COVER_COLUMNS_MAX: usize = 256;
+/// Most rectangles that are tried for a cover.
+pub const COVER_CANDIDATES_MAX: usize = 256;
+/// Most ones of such a table.
+pub const COVER_CELLS_MAX: usize = 5_000;
+/// Most ones of a table of which the fewest are searched for; larger ones are covered greedily.
+pub const COVER_CELLS_SEARCHED_MAX: usize = 400;
+/// Most steps of the search for a smaller cover than the greedy one.
+pub const COVER_STEPS_MAX: u32 = 20_000;

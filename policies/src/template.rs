@@ -144,7 +144,7 @@ fn literal(part: &str) -> Result<&str, TemplateError> {
     }
 }
 
-fn is_pchar(c: char) -> bool {
+pub(crate) fn is_pchar(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-._~%!$&'()+,;:@=*".contains(c)
 }
 

@@ -102,3 +102,76 @@ fn a_test_that_names_nothing_or_says_nothing_is_refused() {
         assert!(found.contains(&want), "{to}: {found:?}");
     }
 }
+
+const LAYERS: &str = "
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: watch, namespace: shop}
+spec: {action: AUDIT, rules: [{to: [{operation: {methods: [POST]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: later, namespace: shop, annotations: {istio.io/dry-run: 'true'}}
+spec: {action: DENY, rules: [{to: [{operation: {methods: [POST]}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ask, namespace: shop}
+spec: {action: CUSTOM, provider: {name: authz}, rules: [{to: [{operation: {paths: [/charge]}}]}]}
+---
+apiVersion: ravelin.dev/v1
+kind: PolicyTest
+metadata: {name: layers, namespace: shop}
+spec:
+  workload: payments
+  cases:
+  - {name: charges, from: orders, method: POST, path: /charge, claims: {iss: idp, sub: a}, expect: allow, audited: true, shadow: deny, custom: authz, code: allowed}
+  - {name: looks, from: orders, path: /other, expect: deny, audited: false, shadow: deny, custom: false, code: no_allow_matched}
+  - {name: tricks, from: orders, path: /a//..%2fadmin, expect: refuse, code: path_ambiguous}
+";
+
+fn layers(change: (&str, &str)) -> Vec<SourceFile> {
+    let text = policy("charge", POLICIES) + &LAYERS.replace(change.0, change.1);
+    let mut files = files(&text);
+    files[0].content = CONFIG.replace(
+        "spec: {",
+        "spec: {extensionProviders: [{name: authz, envoyExtAuthzGrpc: {service: 127.0.0.1, port: 9000}}], ",
+    );
+    files
+}
+
+#[test]
+fn a_case_may_name_audit_mark_dry_run_answer_external_authorizer_and_code() {
+    let report = run_tests(&load(&layers(("", ""))).unwrap());
+    assert!(report.is_passed(), "{report}");
+    for change in [
+        ("audited: true", "audited: false"),
+        ("audited: false", "audited: true"),
+        (
+            "shadow: deny, custom: authz",
+            "shadow: allow, custom: authz",
+        ),
+        ("custom: authz", "custom: false"),
+        ("custom: false", "custom: authz"),
+        ("code: allowed", "code: policy_denied"),
+        ("code: path_ambiguous", "code: path_escape"),
+    ] {
+        let report = run_tests(&load(&layers(change)).unwrap());
+        assert_eq!(report.failed(), 1, "{change:?}: {report}");
+    }
+    for (change, want) in [
+        (("custom: authz", "custom: autz"), "unknown-provider"),
+        (("audited: true", "audited: perhaps"), "wrong-type"),
+        (
+            ("shadow: deny, custom: authz", "shadow: refuse"),
+            "bad-value",
+        ),
+    ] {
+        let found = load(&layers(change)).unwrap_err();
+        assert!(
+            found.iter().any(|found| found.code == want),
+            "{change:?}: {found}"
+        );
+    }
+}

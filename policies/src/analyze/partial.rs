@@ -116,7 +116,6 @@ impl PartialCall {
     }
 
     /// A bare connection of which everything is known.
-    #[allow(dead_code, reason = "coverage")]
     pub(crate) fn of_connection(connection: Connection, now: Timestamp) -> Self {
         Self {
             connection,
@@ -128,7 +127,6 @@ impl PartialCall {
     }
 
     /// A request of which everything is known.
-    #[allow(dead_code, reason = "coverage")]
     pub(crate) fn of_request(call: &HttpCall<'_>, headers: Vec<(String, String)>) -> Self {
         Self {
             http: Some(PartialHttp {
@@ -198,16 +196,29 @@ impl PartialCall {
         (holds != fails).then_some(holds)
     }
 
+    /// Do all of these clauses hold?
+    pub(crate) fn clauses(
+        &self,
+        clauses: &[Clause],
+        effect: Effect,
+        options: Options,
+    ) -> Option<bool> {
+        all(clauses
+            .iter()
+            .map(|clause| self.clause(clause, effect, options)))
+    }
+
+    /// When the call is judged.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
+    }
+
     /// Does the rule match?
     pub(crate) fn rule(&self, rule: &Rule, effect: Effect, options: Options) -> Option<bool> {
         if self.skips(rule, effect) {
             return Some(false);
         }
-        let clauses = |clauses: &[Clause]| {
-            all(clauses
-                .iter()
-                .map(|clause| self.clause(clause, effect, options)))
-        };
+        let clauses = |clauses: &[Clause]| self.clauses(clauses, effect, options);
         let alternatives = |alternatives: &[Vec<Clause>]| {
             if alternatives.is_empty() {
                 return Some(true);

@@ -9,9 +9,9 @@ use serde_json::Value as Json;
 use super::{Header, Reader};
 use crate::diagnostic::{Span, excerpt, near_miss};
 use crate::document::{Node, Value};
-use crate::fields::{Fields, integer, list, text, texts};
+use crate::fields::{Fields, boolean, integer, list, text, texts};
 use crate::limits;
-use crate::schema::{Expectation, PolicyTest, TestCase};
+use crate::schema::{Expectation, ExpectedCheck, PolicyTest, TestCase};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -75,7 +75,7 @@ fn workload(written: &str, at: Span, reader: &mut Reader<'_, '_>) -> Option<Spif
     found.map(|identity| identity.spiffe_id.clone())
 }
 
-const CASE_FIELDS: [&str; 17] = [
+const CASE_FIELDS: [&str; 21] = [
     "name",
     "at",
     "from",
@@ -93,6 +93,10 @@ const CASE_FIELDS: [&str; 17] = [
     "expect",
     "policy",
     "rule",
+    "code",
+    "audited",
+    "shadow",
+    "custom",
 ];
 
 const EXPECTATIONS: [(&str, Expectation); 3] = [
@@ -100,6 +104,10 @@ const EXPECTATIONS: [(&str, Expectation); 3] = [
     ("deny", Expectation::Deny),
     ("refuse", Expectation::Refuse),
 ];
+
+/// What dry-run policies can make of a call; a path is refused before them.
+const SHADOWS: [(&str, Expectation); 2] =
+    [("allow", Expectation::Allow), ("deny", Expectation::Deny)];
 
 fn read_case(
     node: &Node,
@@ -159,8 +167,40 @@ fn read_case(
         rule: fields
             .node("rule")
             .and_then(|node| integer(node, "rule", 1, 512, reader.problems)),
+        code: fields.text("code", reader.problems).map(str::to_owned),
+        audited: fields
+            .node("audited")
+            .and_then(|node| boolean(node, "audited", reader.problems)),
+        shadow: fields.word("shadow", &SHADOWS, reader.problems),
+        custom: read_custom(&fields, reader),
         from: from.ok()?,
     })
+}
+
+/// `custom`: the provider's name, or `false`.
+fn read_custom(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> Option<ExpectedCheck> {
+    let node = fields.node("custom")?;
+    let is_false = matches!(&node.value, Value::Scalar { text, is_plain: true } if text == "false");
+    if is_false {
+        return Some(ExpectedCheck::Nobody);
+    }
+    let name = text(node, "custom", reader.problems)?;
+    let providers = &reader.context.config.extension_providers;
+    if providers.iter().all(|provider| provider.name != name) {
+        let help = near_miss(
+            name,
+            providers.iter().map(|provider| provider.name.as_str()),
+        );
+        let message = format!(
+            "the MeshConfig has no extension provider `{}`",
+            excerpt(name)
+        );
+        reader
+            .problems
+            .error_with_help(node.at, "unknown-provider", message, help);
+        return None;
+    }
+    Some(ExpectedCheck::Provider(name.to_owned()))
 }
 
 /// `at`; `None` when it is no time.

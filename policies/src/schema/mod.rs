@@ -17,5 +17,5 @@ pub use config::{
     CheckProtocol, CheckedBody, ExtensionProvider, HeaderPattern, IdentityDefaults, MeshConfig,
 };
 pub use identity::{Launch, LaunchProtocol, WorkloadIdentity};
-pub use policy_test::{Expectation, PolicyTest, TestCase};
+pub use policy_test::{Expectation, ExpectedCheck, PolicyTest, TestCase};
 pub use service_entry::{Endpoint, ServiceEntry, ServicePort, ServiceProtocol, WorkloadEntry};

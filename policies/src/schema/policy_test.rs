@@ -60,6 +60,23 @@ pub struct TestCase {
     pub policy: Option<String>,
     /// `rule` that must decide, from 1.
     pub rule: Option<u32>,
+    /// `code` of the decision or refusal.
+    pub code: Option<String>,
+    /// `audited`: whether the call is marked (rule 7).
+    pub audited: Option<bool>,
+    /// `shadow`: `allow` or `deny`, with the dry-run policies enforced (rule 64).
+    pub shadow: Option<Expectation>,
+    /// `custom`: whom a CUSTOM policy asks first (rule 6).
+    pub custom: Option<ExpectedCheck>,
+}
+
+/// `custom` of a case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExpectedCheck {
+    /// `false`: nobody is asked.
+    Nobody,
+    /// The provider's name.
+    Provider(String),
 }
 
 /// `expect` of a case.
