@@ -9,7 +9,9 @@ use std::task::{Context, Poll, Waker};
 
 use http::HeaderValue;
 use http::request::Parts;
-use ravelin_policies::{Connection, HttpCall, NormalizedPath, RequestIdentity, WorkloadPolicies};
+use ravelin_policies::{
+    Connection, ConnectionPolicies, HttpCall, NormalizedPath, RequestIdentity, WorkloadPolicies,
+};
 use ravelin_proto::time::Timestamp;
 
 use crate::snapshot::Snapshot;
@@ -19,6 +21,7 @@ use crate::token::Headers;
 #[derive(Debug)]
 pub struct LiveCalls {
     connection: Rc<Connection>,
+    prejudged: RefCell<Option<Rc<ConnectionPolicies>>>,
     calls: RefCell<BTreeMap<u64, Rc<LiveCall>>>,
     next: Cell<u64>,
 }
@@ -78,6 +81,7 @@ impl LiveCalls {
     pub fn new(connection: Connection) -> Rc<Self> {
         Rc::new(Self {
             connection: Rc::new(connection),
+            prejudged: RefCell::default(),
             calls: RefCell::default(),
             next: Cell::new(0),
         })
@@ -86,6 +90,19 @@ impl LiveCalls {
     /// What policy sees of the connection.
     pub fn connection(&self) -> &Rc<Connection> {
         &self.connection
+    }
+
+    /// What `policies` say of the connection alone: looked at once a revision, not once a call.
+    pub fn prejudged(&self, policies: &WorkloadPolicies) -> Rc<ConnectionPolicies> {
+        let mut slot = self.prejudged.borrow_mut();
+        match slot.as_ref() {
+            Some(known) if policies.is_current(known) => Rc::clone(known),
+            Some(_) | None => {
+                let judged = Rc::new(policies.judge_connection(&self.connection));
+                *slot = Some(Rc::clone(&judged));
+                judged
+            }
+        }
     }
 
     /// Registers a call that was allowed.
@@ -108,9 +125,11 @@ impl LiveCalls {
 
     /// Judges every call by `policies` and cuts those that they deny.
     pub fn judge(&self, policies: &WorkloadPolicies, now: Timestamp) {
+        let on = self.prejudged(policies);
         for call in self.calls.borrow().values() {
             let headers = Headers::new(&call.head.headers);
-            let decision = policies.authorize_http(&call.judged.call(&call.head, &headers, now));
+            let call_now = call.judged.call(&call.head, &headers, now);
+            let decision = policies.authorize_http_on(&on, &call_now);
             if !decision.is_allowed {
                 call.cut(decision.code);
             }

@@ -22,7 +22,6 @@ use crate::limits;
 use crate::live_calls::JudgedBy;
 use crate::respond::Refusal;
 use crate::snapshot::Snapshot;
-use crate::token::Headers;
 use crate::worker::Worker;
 
 /// What is left of an authorizer's yes for later.
@@ -38,17 +37,12 @@ pub(super) struct Permitted {
 pub(super) async fn check(
     worker: &Rc<Worker>,
     snapshot: &Snapshot,
-    facts: &ConnectionFacts,
+    asked: CustomCheck,
     parts: &mut Parts,
     judged: &mut JudgedBy,
     body: &BodySource,
     open: &mut OpenCall,
 ) -> Result<Permitted, Refused> {
-    let asked = {
-        let headers = Headers::new(&parts.headers);
-        let call = judged.call(parts, &headers, worker.now());
-        snapshot.policies.custom_http(&call)
-    };
     let (provider, by) = match asked {
         CustomCheck::NotNeeded => return Ok(Permitted::default()),
         CustomCheck::Refuse { code, by } => {
@@ -62,11 +56,13 @@ pub(super) async fn check(
         Some(rule) => Some(read_ahead(body, rule).await?),
         None => None,
     };
-    let id = open.record().map(|record| record.call_id.clone());
+    let record = open.record();
+    let source = record.as_ref().and_then(|record| record.connection.source);
+    let id = record.map(|record| record.call_id.clone());
     let id = id.unwrap_or_else(|| worker.call_id());
     let question = Question {
         connection: &judged.connection,
-        source: facts.source.unwrap_or(NOWHERE),
+        source: source.unwrap_or(NOWHERE),
         workload: &snapshot.workload,
         time: worker.now(),
         request: Some(RequestView {

@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use ravelin_policies::{Connection, NormalizedPath, RequestIdentity};
+use ravelin_policies::{Connection, CustomCheck, NormalizedPath, RequestIdentity};
 use tokio::net::TcpStream;
 
 use super::{accept, custom, policy_connection, register, verdict};
@@ -211,11 +211,11 @@ impl PeerConnection {
         };
         note_path(open, &judged.path);
         let body = BodySource::new(body);
-        let facts = &self.facts;
+        let asked = self.custom(&snapshot, &parts, &judged);
         let permitted = custom::check(
             worker,
             &snapshot,
-            facts,
+            asked,
             &mut parts,
             &mut judged,
             &body,
@@ -234,6 +234,14 @@ impl PeerConnection {
         let live = self.calls.register(Rc::clone(&head), judged);
         let answered = self.forward(&head, &body, &live, open).await?;
         Ok((answered, live, permitted.downstream))
+    }
+
+    /// Whether an authorizer has to be asked.
+    fn custom(&self, snapshot: &Snapshot, parts: &Parts, judged: &JudgedBy) -> CustomCheck {
+        let headers = Headers::new(&parts.headers);
+        let call = judged.call(parts, &headers, self.worker.now());
+        let on = self.calls.prejudged(&snapshot.policies);
+        snapshot.policies.custom_http_on(&on, &call)
     }
 
     /// What to judge by, while nothing speaks against the connection.
@@ -321,7 +329,8 @@ impl PeerConnection {
     ) -> Result<(), Refused> {
         let headers = Headers::new(&parts.headers);
         let call = judged.call(parts, &headers, self.worker.now());
-        let decision = snapshot.policies.authorize_http(&call);
+        let on = self.calls.prejudged(&snapshot.policies);
+        let decision = snapshot.policies.authorize_http_on(&on, &call);
         note(open, |record| {
             record.verdict = verdict(&self.worker, &decision);
             record.verdict.reason = remark.unwrap_or_default();
