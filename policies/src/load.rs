@@ -60,13 +60,7 @@ fn load_set(
     check_files(files)?;
     let mut problems: Vec<Problems<'_>> = files.iter().map(Problems::new).collect();
     let mut documents = read_documents(files, &mut problems);
-    documents.sort_by_key(|document| {
-        (
-            document.header.kind,
-            document.header.metadata.namespace.clone(),
-            document.header.metadata.name.clone(),
-        )
-    });
+    documents.sort_by(|one, other| place_in_set(one, files).cmp(&place_in_set(other, files)));
     check_duplicates(files, &documents, &mut problems);
     let data: BTreeMap<&str, &str> = files
         .iter()
@@ -103,6 +97,22 @@ fn fallback_config() -> Option<MeshConfig> {
     TrustDomain::parse(TRUST_DOMAIN_UNKNOWN)
         .ok()
         .map(default_config)
+}
+
+/// Kind, namespace, name, and of the same ones the path: in what order the files are given makes no difference.
+fn place_in_set<'d>(
+    document: &'d Document,
+    files: &'d [SourceFile],
+) -> (Kind, &'d str, &'d str, &'d str) {
+    let header = &document.header;
+    (
+        header.kind,
+        &header.metadata.namespace,
+        &header.metadata.name,
+        files
+            .get(document.file)
+            .map_or("", |file| file.path.as_str()),
+    )
 }
 
 fn read_documents(files: &[SourceFile], problems: &mut [Problems<'_>]) -> Vec<Document> {
