@@ -5,19 +5,18 @@ use std::sync::Arc;
 use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
 use ravelin_proto::time::Timestamp;
 
+use crate::attached::{
+    Attached, Presence, attach, has_http_authorizer, has_one_provider, provider,
+};
 use crate::authenticate::RequestAuthentications;
 use crate::call::{Call, Connection, HttpCall};
-use crate::decision::{CustomCheck, Decision, PolicyRef, RuleRef};
+use crate::decision::{CustomCheck, Decision};
 use crate::evaluate;
 use crate::explain::{self, Explanation};
 use crate::index::layers::{ConnectionPolicies, Layers};
-use crate::index::{List, PerList};
 use crate::object::{Labels, Metadata, Workload};
 use crate::path::{NormalizedPath, PathNormalization, PathRefusal, is_ambiguous, normalize};
-use crate::schema::{
-    AuthorizationPolicy, CheckProtocol, Effect, ExtensionProvider, Field, PeerAuthentication,
-    PeerMode, Rule, Window,
-};
+use crate::schema::{ExtensionProvider, PeerAuthentication, PeerMode};
 use crate::set::MeshSet;
 
 /// Why a set cannot be compiled for a workload.
@@ -59,101 +58,6 @@ pub struct WorkloadPolicies {
     judges_paths: bool,
     has_one_provider: bool,
     peer_modes: PeerModes,
-}
-
-/// Which lists have a policy, always or for a while.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Presence {
-    always: PerList<bool>,
-    windows: Vec<(List, Window)>,
-}
-
-impl Presence {
-    fn new(attached: &[Arc<Attached>]) -> Self {
-        let mut presence = Self::default();
-        for policy in attached {
-            let list = List::of(policy);
-            if policy.window.is_always() {
-                *presence.always.of_mut(list) = true;
-            } else {
-                presence.windows.push((list, policy.window));
-            }
-        }
-        presence
-    }
-
-    /// Does any policy of the list hold at this moment?
-    pub(crate) fn has(&self, list: List, now: Timestamp) -> bool {
-        *self.always.of(list)
-            || self
-                .windows
-                .iter()
-                .any(|(of, window)| *of == list && window.contains(now))
-    }
-
-    /// Is there a dry-run policy, at whatever moment?
-    pub(crate) fn has_dry_run(&self) -> bool {
-        let is_dry_run = |list| matches!(list, List::DryRunDeny | List::DryRunAllow);
-        *self.always.of(List::DryRunDeny)
-            || *self.always.of(List::DryRunAllow)
-            || self.windows.iter().any(|(list, _)| is_dry_run(*list))
-    }
-}
-
-/// A policy that holds for the workload.
-#[derive(Debug, Clone)]
-pub(crate) struct Attached {
-    pub(crate) policy: PolicyRef,
-    pub(crate) effect: Effect,
-    pub(crate) provider: Option<String>,
-    pub(crate) is_dry_run: bool,
-    pub(crate) window: Window,
-    pub(crate) rules: Arc<[Rule]>,
-    /// One a rule, in their order.
-    pub(crate) refs: Vec<Arc<RuleRef>>,
-    judges_paths: bool,
-}
-
-impl Attached {
-    fn new(object: &AuthorizationPolicy) -> Self {
-        let policy = PolicyRef {
-            namespace: object.metadata.namespace.as_str().into(),
-            name: object.metadata.name.as_str().into(),
-        };
-        let refs = object
-            .rules
-            .iter()
-            .zip(1..)
-            .map(|(rule, number)| {
-                Arc::new(RuleRef {
-                    policy: policy.clone(),
-                    rule: number,
-                    location: rule.location.clone(),
-                })
-            })
-            .collect();
-        Self {
-            policy,
-            effect: object.effect,
-            provider: object.provider.clone(),
-            is_dry_run: object.is_dry_run,
-            window: object.window,
-            rules: Arc::clone(&object.rules),
-            refs,
-            judges_paths: judges_paths(object),
-        }
-    }
-
-    /// Made of an object like this one.
-    fn is_of(&self, object: &AuthorizationPolicy) -> bool {
-        *self.policy.namespace == *object.metadata.namespace
-            && *self.policy.name == *object.metadata.name
-            && self.effect == object.effect
-            && self.provider == object.provider
-            && self.is_dry_run == object.is_dry_run
-            && self.window == object.window
-            && (Arc::ptr_eq(&self.rules, &object.rules) || self.rules == object.rules)
-    }
 }
 
 /// Settings that evaluation depends on.
@@ -325,13 +229,7 @@ impl WorkloadPolicies {
 
     /// When a policy begins or ceases to hold next; what lives then is judged again.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
-        self.presence
-            .windows
-            .iter()
-            .flat_map(|(_, window)| [window.not_before, window.not_after])
-            .flatten()
-            .filter(|at| *at > now)
-            .min()
+        self.presence.bounds().filter(|at| *at > now).min()
     }
 
     /// True when a path that reads differently to different servers is refused here (rule 90).
@@ -374,76 +272,6 @@ pub(crate) fn holds_for(
 ) -> bool {
     (metadata.namespace == root || metadata.namespace == workload.namespace)
         && selector.is_none_or(|labels| workload.has_labels(labels))
-}
-
-/// The policies that hold for the workload, by namespace and name. Those that are the same as before are shared.
-fn attach(before: &[Arc<Attached>], set: &MeshSet, workload: &Workload) -> Vec<Arc<Attached>> {
-    let root = set.config.root_namespace.as_str();
-    let mut objects: Vec<&AuthorizationPolicy> = set
-        .authorization_policies
-        .iter()
-        .filter(|policy| {
-            !policy.has_target_refs
-                && holds_for(workload, &policy.metadata, policy.selector.as_ref(), root)
-        })
-        .collect();
-    objects.sort_by_key(|policy| name_of(policy));
-    let mut before = before.iter().peekable();
-    objects
-        .into_iter()
-        .map(|object| {
-            let name = name_of(object);
-            while before
-                .next_if(|known| (&*known.policy.namespace, &*known.policy.name) < name)
-                .is_some()
-            {}
-            match before.next_if(|known| known.is_of(object)) {
-                Some(known) => Arc::clone(known),
-                None => Arc::new(Attached::new(object)),
-            }
-        })
-        .collect()
-}
-
-fn name_of(policy: &AuthorizationPolicy) -> (&str, &str) {
-    (&policy.metadata.namespace, &policy.metadata.name)
-}
-
-fn provider<'p>(
-    attached: &Attached,
-    providers: &'p [Arc<ExtensionProvider>],
-) -> Option<&'p Arc<ExtensionProvider>> {
-    let name = attached.provider.as_deref()?;
-    providers.iter().find(|provider| provider.name == name)
-}
-
-/// A CUSTOM policy whose authorizer speaks HTTP says nothing about TCP (rule 57).
-fn has_http_authorizer(attached: &Attached, providers: &[Arc<ExtensionProvider>]) -> bool {
-    attached.effect == Effect::Custom
-        && provider(attached, providers)
-            .is_some_and(|provider| provider.protocol != CheckProtocol::Grpc)
-}
-
-fn has_one_provider(attached: &[Arc<Attached>]) -> bool {
-    let mut providers = attached
-        .iter()
-        .filter(|policy| policy.effect == Effect::Custom)
-        .map(|policy| &policy.provider);
-    let first = providers.next();
-    providers.all(|provider| Some(provider) == first)
-}
-
-/// A path that narrows, or an ALLOW by `notPaths`: there a path trick would open the gate (rule 90). What is only
-/// marked or tried out changes no answer (rules 7, 64).
-fn judges_paths(policy: &AuthorizationPolicy) -> bool {
-    let is_enforced = policy.effect != Effect::Audit && !policy.is_dry_run;
-    let mut clauses = policy.rules.iter().flat_map(Rule::clauses);
-    is_enforced
-        && clauses.any(|clause| {
-            let is_path = clause.field == Field::Path
-                || matches!(&clause.field, Field::Header(name) if name == ":path");
-            is_path && (clause.is_negative || policy.effect != Effect::Allow)
-        })
 }
 
 /// The mode of every port, resolved (rule 83).

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::attached::Attached;
 use crate::call::{Call, HttpCall};
 use crate::clause::{clause_matches, each_header, find_claim, is_skipped};
-use crate::compile::{Attached, WorkloadPolicies};
+use crate::compile::WorkloadPolicies;
 use crate::decision::{ALLOWED, Decision, NO_ALLOW_MATCHED, NO_POLICY, POLICY_DENIED, PolicyRef};
 use crate::diagnostic::excerpt;
 use crate::evaluate::decide;

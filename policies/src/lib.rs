@@ -5,6 +5,7 @@
 //! authenticate the tokens, authorize. Rules are those of Istio's kinds, by their numbers in the tests' names.
 
 mod analyze;
+mod attached;
 mod authenticate;
 mod call;
 mod clause;

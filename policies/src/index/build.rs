@@ -11,7 +11,7 @@ use super::grow::{Grower, Item, ItemKeys};
 use super::lookup::Lookup;
 use super::trie::{index, narrow};
 use super::{Entry, Group, Index, Indexed, IndexedRule, List, PerList, Range};
-use crate::compile::Attached;
+use crate::attached::Attached;
 use crate::limits;
 use crate::matcher::Pattern;
 use crate::schema::{Clause, Effect, Rule};

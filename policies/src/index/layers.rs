@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::trie::{index, narrow};
 use super::{Budget, Index, IndexedRule, List, OverBudget, PerList, Question, Removed};
+use crate::attached::Attached;
 use crate::call::{Call, Connection};
-use crate::compile::{Attached, Options};
+use crate::compile::Options;
 
 /// Sets up to this number of rules are built anew at each change.
 const SMALL_MAX: usize = if cfg!(test) { 16 } else { 512 };

@@ -18,9 +18,10 @@ mod trie;
 
 use std::sync::Arc;
 
+use crate::attached::Attached;
 use crate::call::Call;
 use crate::clause::Condition;
-use crate::compile::{Attached, Options};
+use crate::compile::Options;
 use crate::decision::RuleRef;
 use crate::schema::{Clause, Effect};
 

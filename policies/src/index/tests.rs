@@ -7,9 +7,10 @@ use ravelin_proto::spiffe_id::SpiffeId;
 use ravelin_proto::time::Timestamp;
 use serde_json::json;
 
+use crate::attached::Attached;
 use crate::call::{Call, Connection, HttpCall, RequestIdentity};
 use crate::clause::clause_matches;
-use crate::compile::{Attached, WorkloadPolicies};
+use crate::compile::WorkloadPolicies;
 use crate::decision::{
     ALLOWED, BAD_PROVIDER, CustomCheck, Decision, NO_ALLOW_MATCHED, NO_POLICY, POLICY_DENIED,
     RuleRef, Shadow,

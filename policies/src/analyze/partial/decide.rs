@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::PartialCall;
-use crate::compile::{Attached, WorkloadPolicies};
+use crate::attached::Attached;
+use crate::compile::WorkloadPolicies;
 use crate::decision::{ALLOWED, BAD_PROVIDER, NO_ALLOW_MATCHED, NO_POLICY, POLICY_DENIED, RuleRef};
 use crate::limits;
 use crate::schema::{CheckProtocol, Effect, Rule};
