@@ -48,7 +48,7 @@ pub struct WorkloadPolicies {
     pub(crate) workload: Workload,
     pub(crate) revision: u64,
     /// By namespace and name.
-    pub(crate) attached: Vec<Arc<Attached>>,
+    pub(crate) attached: Arc<[Arc<Attached>]>,
     pub(crate) layers: Layers,
     pub(crate) presence: Presence,
     pub(crate) options: Options,
@@ -131,7 +131,7 @@ impl WorkloadPolicies {
             presence: Presence::new(&attached),
             judges_paths: attached.iter().any(|policy| policy.judges_paths),
             has_one_provider: has_one_provider(&attached),
-            attached,
+            attached: attached.into(),
             options: Options {
                 are_unlisted_calls_allowed: set.config.are_unlisted_calls_allowed,
                 has_typed_claims: set.config.has_typed_claims,

@@ -1,36 +1,39 @@
 //! Why a call was decided as it was; for a denial also which rule came closest, and what it lacked.
+//!
+//! Explaining looks at a bounded number of rules and takes what it needs of the call; words are made on reading.
+
+mod fact;
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Serialize, Serializer};
 
 use crate::attached::Attached;
-use crate::call::{Call, HttpCall};
-use crate::clause::{clause_matches, each_header, find_claim, is_skipped};
+use crate::call::Call;
+use crate::clause::{clause_matches, is_skipped};
 use crate::compile::WorkloadPolicies;
 use crate::decision::{ALLOWED, Decision, NO_ALLOW_MATCHED, NO_POLICY, POLICY_DENIED, PolicyRef};
-use crate::diagnostic::excerpt;
 use crate::evaluate::decide;
+use crate::index::List;
+use crate::index::layers::Match;
 use crate::object::Location;
-use crate::schema::{Clause, Effect, Field, Rule};
-use crate::source::small;
+use crate::schema::{Clause, Effect, Rule};
+use fact::{Fact, Place};
+
+/// Policies of the workload that the text names.
+const ATTACHED_SHOWN_MAX: usize = 20;
 
 /// A decision with its reasons. `Display` is the text for a person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone)]
 pub struct Explanation {
     /// The same as `authorize_http` gives.
     pub decision: Decision,
-    /// One line.
-    pub reason: String,
-    /// What held in the rule that decided.
-    pub matched: Vec<String>,
-    /// When no ALLOW matched: the rule that lacked least.
-    pub nearest: Option<NearestMiss>,
-    /// Policies that hold for the workload, `NAMESPACE/NAME (EFFECT)`.
-    pub attached: Vec<String>,
+    by: Option<Explained>,
+    nearest: Option<Explained>,
+    others: Vec<(&'static str, Explained)>,
+    allow_count: usize,
+    attached: Arc<[Arc<Attached>]>,
 }
 
 /// The ALLOW rule that came closest.
@@ -46,47 +49,235 @@ pub struct NearestMiss {
     pub missing: Vec<String>,
 }
 
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.decision)?;
-        writeln!(f, "  {}", self.reason)?;
-        for line in &self.matched {
-            writeln!(f, "  matched: {line}")?;
+/// A rule, and what of it held or did not.
+#[derive(Clone)]
+struct Explained {
+    policy: Arc<Attached>,
+    place: usize,
+    facts: Vec<Fact>,
+    /// An ALLOW rule with an HTTP field, on TCP (rule 54).
+    is_skipped: bool,
+}
+
+impl Explained {
+    /// What holds in a rule that matched: of `from` and `to` the first that does.
+    fn held(found: Match<'_>, call: Call<'_>, policies: &WorkloadPolicies) -> Option<Self> {
+        let place = usize::try_from(found.rule.place).ok()?;
+        let rule = found.policy.rules.get(place)?;
+        let effect = found.policy.effect;
+        let holds = |clause: &Clause| clause_matches(clause, effect, call, policies.options);
+        let first = |alternatives: &[Vec<Clause>]| {
+            alternatives
+                .iter()
+                .position(|clauses| clauses.iter().all(holds))
+        };
+        let mut facts = Vec::new();
+        facts_of(rule, first(&rule.from), first(&rule.to), |place, clause| {
+            facts.push(Fact::new(place, clause, call));
+        });
+        Some(Self {
+            policy: Arc::clone(found.policy),
+            place,
+            facts,
+            is_skipped: false,
+        })
+    }
+
+    /// What a rule lacks: of `from` and `to` in the alternative that lacks least.
+    fn missed(
+        policy: &Arc<Attached>,
+        place: usize,
+        call: Call<'_>,
+        policies: &WorkloadPolicies,
+    ) -> Option<Self> {
+        let rule = policy.rules.get(place)?;
+        let fails =
+            |clause: &&Clause| !clause_matches(clause, Effect::Allow, call, policies.options);
+        let least = |alternatives: &[Vec<Clause>]| {
+            let failing = |clauses: &Vec<Clause>| clauses.iter().filter(fails).count();
+            let counts = alternatives.iter().map(failing).enumerate();
+            counts.min_by_key(|(_, count)| *count).map(|(at, _)| at)
+        };
+        let is_skipped = is_skipped(rule, Effect::Allow, call);
+        let mut facts = Vec::new();
+        if !is_skipped {
+            facts_of(rule, least(&rule.from), least(&rule.to), |place, clause| {
+                if fails(&clause) {
+                    facts.push(Fact::new(place, clause, call));
+                }
+            });
         }
-        if let Some(nearest) = &self.nearest {
-            writeln!(
-                f,
-                "  closest: {} rule {} at {}",
-                nearest.policy, nearest.rule, nearest.location
-            )?;
-            for line in &nearest.missing {
-                writeln!(f, "    lacks: {line}")?;
-            }
+        Some(Self {
+            policy: Arc::clone(policy),
+            place,
+            facts,
+            is_skipped,
+        })
+    }
+
+    fn lines(&self) -> Vec<String> {
+        if self.is_skipped {
+            return vec![
+                "the rule names something that only HTTP has, and this is a bare connection".into(),
+            ];
         }
-        match self.attached.as_slice() {
-            [] => write!(f, "  no policy holds for this workload"),
-            attached => write!(f, "  policies of this workload: {}", attached.join(", ")),
+        let rule = self.policy.rules.get(self.place);
+        let facts = self.facts.iter();
+        facts
+            .filter_map(|fact| Some(fact.describe(rule?)))
+            .collect()
+    }
+
+    fn matched(&self) -> Vec<String> {
+        let lines = self.lines();
+        if lines.is_empty() {
+            return vec!["the rule has no condition".into()];
         }
+        lines
+    }
+
+    fn to_nearest(&self) -> Option<NearestMiss> {
+        let by = self.policy.refs.get(self.place)?;
+        Some(NearestMiss {
+            policy: by.policy.clone(),
+            rule: by.rule,
+            location: by.location.clone(),
+            missing: self.lines(),
+        })
+    }
+}
+
+/// Visits the clauses of these alternatives, and of `when`.
+fn facts_of(
+    rule: &Rule,
+    from: Option<usize>,
+    to: Option<usize>,
+    mut visit: impl FnMut(Place, &Clause),
+) {
+    if let Some((at, clauses)) = from.and_then(|at| Some((at, rule.from.get(at)?))) {
+        for (place, clause) in clauses.iter().enumerate() {
+            visit(Place::From(at, place), clause);
+        }
+    }
+    if let Some((at, clauses)) = to.and_then(|at| Some((at, rule.to.get(at)?))) {
+        for (place, clause) in clauses.iter().enumerate() {
+            visit(Place::To(at, place), clause);
+        }
+    }
+    for (place, clause) in rule.when.iter().enumerate() {
+        visit(Place::When(place), clause);
     }
 }
 
 /// Decides and explains.
 pub(crate) fn explain(policies: &WorkloadPolicies, call: Call<'_>) -> Explanation {
     let decision = decide(policies, call, None);
+    let options = policies.options;
+    let first = |list| policies.layers.first(list, call, options, None);
+    let held = |list| first(list).and_then(|found| Explained::held(found, call, policies));
+    let by = match decision.code {
+        POLICY_DENIED => held(List::Deny),
+        ALLOWED => held(List::Allow),
+        _ => None,
+    };
     let nearest = (decision.code == NO_ALLOW_MATCHED)
-        .then(|| nearest_miss(policies, call))
-        .flatten();
+        .then(|| policies.layers.nearest(call, options))
+        .flatten()
+        .and_then(|(policy, place)| Explained::missed(policy, place, call, policies));
+    let others = [
+        (List::Custom, "CUSTOM"),
+        (List::Audit, "AUDIT"),
+        (List::DryRunDeny, "DENY, dry-run"),
+        (List::DryRunAllow, "ALLOW, dry-run"),
+    ];
     Explanation {
-        reason: reason(policies, &decision, nearest.as_ref(), call),
-        matched: matched(policies, &decision, call),
+        by,
         nearest,
-        attached: policies
-            .attached
-            .iter()
-            .map(|attached| attached_line(attached))
+        others: others
+            .into_iter()
+            .filter(|(list, _)| policies.presence.has(*list, call.now()))
+            .filter_map(|(list, name)| Some((name, held(list)?)))
             .collect(),
+        allow_count: policies.presence.count(List::Allow, call.now()),
+        attached: Arc::clone(&policies.attached),
         decision,
     }
+}
+
+impl Explanation {
+    /// One line.
+    pub fn reason(&self) -> String {
+        let by = || match &self.decision.by {
+            Some(by) => format!("rule {} of `{}` at {}", by.rule, by.policy, by.location),
+            None => String::from("no rule"),
+        };
+        match self.decision.code {
+            POLICY_DENIED => format!("a DENY policy matches: {}", by()),
+            ALLOWED if self.decision.by.is_some() => format!("an ALLOW policy matches: {}", by()),
+            ALLOWED => "no DENY policy matches and no ALLOW policy is attached".into(),
+            NO_POLICY if self.decision.is_allowed => {
+                "no policy holds for the workload and `unlistedCalls` is `allow`".into()
+            }
+            NO_POLICY => "no policy holds for the workload and `unlistedCalls` is `deny`".into(),
+            _ => self.reason_of_miss(),
+        }
+    }
+
+    fn reason_of_miss(&self) -> String {
+        let text = match self.allow_count {
+            1 => "no rule of 1 attached ALLOW policy matches".to_owned(),
+            count => format!("no rule of {count} attached ALLOW policies matches"),
+        };
+        let Some(nearest) = self.nearest() else {
+            return text;
+        };
+        let what = nearest.missing.first();
+        let colon = if what.is_some() { ": " } else { "" };
+        format!(
+            "{text}; closest is rule {} of `{}`{colon}{}",
+            nearest.rule,
+            nearest.policy,
+            what.map_or("", String::as_str)
+        )
+    }
+
+    /// What held in the rule that decided, one line a clause.
+    pub fn matched(&self) -> Vec<String> {
+        self.by.as_ref().map(Explained::matched).unwrap_or_default()
+    }
+
+    /// When no ALLOW matched: the rule that lacked least.
+    pub fn nearest(&self) -> Option<NearestMiss> {
+        self.nearest.as_ref()?.to_nearest()
+    }
+
+    /// Policies that hold for the workload, `NAMESPACE/NAME (EFFECT)`.
+    pub fn attached(&self) -> impl ExactSizeIterator<Item = String> {
+        self.attached.iter().map(|attached| attached_line(attached))
+    }
+
+    /// CUSTOM, AUDIT and dry-run rules that match as well, with what held.
+    fn others(&self) -> impl Iterator<Item = Other> {
+        self.others.iter().filter_map(|(effect, explained)| {
+            let by = explained.policy.refs.get(explained.place)?;
+            Some(Other {
+                effect,
+                policy: by.policy.clone(),
+                rule: by.rule,
+                location: by.location.clone(),
+                matched: explained.matched(),
+            })
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Other {
+    effect: &'static str,
+    policy: PolicyRef,
+    rule: u32,
+    location: Location,
+    matched: Vec<String>,
 }
 
 fn attached_line(attached: &Attached) -> String {
@@ -100,245 +291,70 @@ fn attached_line(attached: &Attached) -> String {
     format!("{} ({marks})", attached.policy)
 }
 
-fn reason(
-    policies: &WorkloadPolicies,
-    decision: &Decision,
-    nearest: Option<&NearestMiss>,
-    call: Call<'_>,
-) -> String {
-    let by = || match &decision.by {
-        Some(by) => format!("rule {} of `{}` at {}", by.rule, by.policy, by.location),
-        None => String::from("no rule"),
-    };
-    match decision.code {
-        POLICY_DENIED => format!("a DENY policy matches: {}", by()),
-        ALLOWED if decision.by.is_some() => format!("an ALLOW policy matches: {}", by()),
-        ALLOWED => "no DENY policy matches and no ALLOW policy is attached".into(),
-        NO_POLICY if decision.is_allowed => {
-            "no policy holds for the workload and `unlistedCalls` is `allow`".into()
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.decision)?;
+        writeln!(f, "  {}", self.reason())?;
+        for line in self.matched() {
+            writeln!(f, "  matched: {line}")?;
         }
-        NO_POLICY => "no policy holds for the workload and `unlistedCalls` is `deny`".into(),
-        _ => {
-            let count = allowing(policies, call).count();
-            let mut text = format!(
-                "no rule of {count} attached ALLOW {} matches",
-                if count == 1 { "policy" } else { "policies" }
-            );
-            if let Some(nearest) = nearest {
-                let _ = write!(
-                    text,
-                    "; closest is rule {} of `{}`",
-                    nearest.rule, nearest.policy
-                );
-                if let Some(first) = nearest.missing.first() {
-                    let _ = write!(text, ": {first}");
-                }
+        if let Some(nearest) = self.nearest() {
+            writeln!(
+                f,
+                "  closest: {} rule {} at {}",
+                nearest.policy, nearest.rule, nearest.location
+            )?;
+            for line in &nearest.missing {
+                writeln!(f, "    lacks: {line}")?;
             }
-            text
+        }
+        for other in self.others() {
+            writeln!(
+                f,
+                "  also: {} rule {} at {} ({})",
+                other.policy, other.rule, other.location, other.effect
+            )?;
+            for line in &other.matched {
+                writeln!(f, "    matched: {line}")?;
+            }
+        }
+        let shown: Vec<String> = self.attached().take(ATTACHED_SHOWN_MAX).collect();
+        if shown.is_empty() {
+            return write!(f, "  no policy holds for this workload");
+        }
+        write!(f, "  policies of this workload: {}", shown.join(", "))?;
+        match self.attached.len() - shown.len() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
         }
     }
 }
 
-fn matched(policies: &WorkloadPolicies, decision: &Decision, call: Call<'_>) -> Vec<String> {
-    let found = decision.by.as_ref().and_then(|by| {
-        policies.attached.iter().find_map(|attached| {
-            let index = attached
-                .refs
-                .iter()
-                .position(|rule| Arc::ptr_eq(rule, by))?;
-            Some((attached.effect, attached.rules.get(index)?))
-        })
-    });
-    let Some((effect, rule)) = found else {
-        return Vec::new();
-    };
-    let holds = |clause: &&Clause| clause_matches(clause, effect, call, policies.options);
-    let alternative = |alternatives: &[Vec<Clause>]| -> Vec<String> {
-        let found = alternatives
-            .iter()
-            .find(|clauses| clauses.iter().all(|clause| holds(&clause)));
-        found
-            .into_iter()
-            .flatten()
-            .map(|clause| describe(clause, call))
-            .collect()
-    };
-    let mut lines = alternative(&rule.from);
-    lines.extend(alternative(&rule.to));
-    lines.extend(rule.when.iter().map(|clause| describe(clause, call)));
-    if lines.is_empty() {
-        lines.push("the rule has no condition".into());
-    }
-    lines
-}
-
-/// The ALLOW policies that are enforced at this moment.
-fn allowing<'p>(
-    policies: &'p WorkloadPolicies,
-    call: Call<'_>,
-) -> impl Iterator<Item = &'p Arc<Attached>> {
-    policies.attached.iter().filter(move |attached| {
-        attached.effect == Effect::Allow
-            && !attached.is_dry_run
-            && attached.window.contains(call.now())
-    })
-}
-
-fn nearest_miss(policies: &WorkloadPolicies, call: Call<'_>) -> Option<NearestMiss> {
-    allowing(policies, call)
-        .flat_map(|attached| {
-            attached
-                .rules
-                .iter()
-                .enumerate()
-                .map(move |(index, rule)| (attached, index, rule))
-        })
-        .map(|(attached, index, rule)| (missing(rule, policies, call), attached, index, rule))
-        .min_by_key(|((count, _), _, _, _)| *count)
-        .map(|((_, missing), attached, index, rule)| NearestMiss {
-            policy: attached.policy.clone(),
-            rule: small(index + 1),
-            location: rule.location.clone(),
-            missing,
-        })
-}
-
-/// How much a rule lacks, and what. A wrong caller weighs more than a wrong operation.
-fn missing(rule: &Rule, policies: &WorkloadPolicies, call: Call<'_>) -> (usize, Vec<String>) {
-    if is_skipped(rule, Effect::Allow, call) {
-        return (
-            usize::MAX,
-            vec![
-                "the rule names something that only HTTP has, and this is a bare connection".into(),
-            ],
-        );
-    }
-    let failing = |clauses: &[Clause]| -> Vec<String> {
-        clauses
-            .iter()
-            .filter(|clause| !clause_matches(clause, Effect::Allow, call, policies.options))
-            .map(|clause| describe(clause, call))
-            .collect()
-    };
-    let best = |alternatives: &[Vec<Clause>]| -> Vec<String> {
-        alternatives
-            .iter()
-            .map(|clauses| failing(clauses))
-            .min_by_key(Vec::len)
-            .unwrap_or_default()
-    };
-    let (from, to, when) = (best(&rule.from), best(&rule.to), failing(&rule.when));
-    (
-        3 * from.len() + 2 * to.len() + 2 * when.len(),
-        [from, to, when].concat(),
-    )
-}
-
-fn describe(clause: &Clause, call: Call<'_>) -> String {
-    let wanted: Vec<&str> = clause.values.iter().map(String::as_str).take(4).collect();
-    let more = if clause.values.len() > 4 { ", .." } else { "" };
-    let verb = if clause.is_negative {
-        "none of"
-    } else {
-        "one of"
-    };
-    excerpt_line(format!(
-        "`{}` wants {verb} [{}{more}]; the call has {}",
-        clause.name,
-        wanted.join(", "),
-        actual(clause, call)
-    ))
-}
-
-fn excerpt_line(text: String) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
-}
-
-fn actual(clause: &Clause, call: Call<'_>) -> String {
-    let connection = call.connection();
-    let id = connection.principal.as_ref();
-    let shown = |value: Option<&str>| {
-        value.map_or_else(
-            || "none".to_owned(),
-            |value| format!("`{}`", excerpt(value)),
-        )
-    };
-    match (&clause.field, call) {
-        (Field::Principal | Field::Namespace | Field::ServiceAccount | Field::TrustDomain, _) => id
-            .map_or_else(
-                || "no peer identity (plain text)".into(),
-                |id| shown(Some(id.as_str())),
-            ),
-        (Field::SourceAddress, _) => shown(Some(&connection.source_ip.to_string())),
-        (Field::RemoteAddress, _) => shown(Some(&connection.remote_ip.to_string())),
-        (Field::DestinationAddress, _) => shown(Some(&connection.destination_ip.to_string())),
-        (Field::DestinationPort, _) => shown(Some(&connection.destination_port.to_string())),
-        (Field::ServerName, _) => shown(connection.sni.as_deref()),
-        (_, Call::Tcp(..)) => "no request (a bare connection)".into(),
-        (field, Call::Http(http)) => actual_http(field, http),
+impl fmt::Debug for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
-fn actual_http(field: &Field, call: &HttpCall<'_>) -> String {
-    let identity = call.identity;
-    let shown = |value: Option<&str>| {
-        value.map_or_else(
-            || "none".to_owned(),
-            |value| format!("`{}`", excerpt(value)),
-        )
-    };
-    match field {
-        Field::Host => shown(Some(call.host)),
-        Field::Method => shown(Some(call.method)),
-        Field::Path => shown(Some(call.path.path())),
-        Field::RequestPrincipal if identity.principal.is_none() => "no accepted token".into(),
-        Field::RequestPrincipal => shown(identity.principal.as_deref()),
-        Field::Presenter => shown(identity.presenter.as_deref()),
-        Field::Audience if identity.audiences.is_empty() => "none".into(),
-        Field::Audience => shown(Some(&identity.audiences.join(", "))),
-        Field::Claim(steps) => {
-            let claim = identity
-                .claims
-                .as_deref()
-                .and_then(|claims| find_claim(claims, steps));
-            shown(claim.map(Value::to_string).as_deref())
+impl Serialize for Explanation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Shown<'e> {
+            decision: &'e Decision,
+            reason: String,
+            matched: Vec<String>,
+            nearest: Option<NearestMiss>,
+            others: Vec<Other>,
+            attached: Vec<String>,
         }
-        Field::Header(name) if is_secret_header(name) => "a value that is not shown".into(),
-        // The query may carry a token (rule 72).
-        Field::Header(name) if name == ":path" => shown(Some(call.path.path())),
-        Field::Header(name) => {
-            let mut values = Vec::new();
-            each_header(call, name, &mut |value| {
-                values.push(String::from_utf8_lossy(value).into_owned());
-            });
-            shown((!values.is_empty()).then(|| values.join(", ")).as_deref())
-        }
-        Field::Principal
-        | Field::Namespace
-        | Field::ServiceAccount
-        | Field::TrustDomain
-        | Field::SourceAddress
-        | Field::RemoteAddress
-        | Field::DestinationAddress
-        | Field::DestinationPort
-        | Field::ServerName => String::new(),
+        let shown = Shown {
+            decision: &self.decision,
+            reason: self.reason(),
+            matched: self.matched(),
+            nearest: self.nearest(),
+            others: self.others().collect(),
+            attached: self.attached().collect(),
+        };
+        shown.serialize(serializer)
     }
-}
-
-/// A name by which tokens and passwords travel; the explanation ends up in logs (threat 41).
-fn is_secret_header(name: &str) -> bool {
-    const PARTS: [&str; 9] = [
-        "auth",
-        "cookie",
-        "credential",
-        "jwt",
-        "key",
-        "password",
-        "secret",
-        "session",
-        "token",
-    ];
-    PARTS.iter().any(|part| name.contains(part))
 }

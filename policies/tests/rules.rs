@@ -920,7 +920,8 @@ fn rule_65_66_scope_is_namespace_root_and_labels() {
     let attached = |path: &str| {
         Call::default()
             .explain(&compile_for(&all, path))
-            .attached
+            .attached()
+            .collect::<Vec<_>>()
             .join(" ")
     };
     assert_eq!(
@@ -1038,7 +1039,7 @@ rules:
 ";
     let policies = compile(&policy("p", spec));
     let explanation = Call::default().explain(&policies);
-    let nearest = explanation.nearest.as_ref().unwrap();
+    let nearest = explanation.nearest().unwrap();
     assert_eq!(
         (nearest.rule, nearest.missing.as_slice()),
         (
@@ -1047,7 +1048,7 @@ rules:
         )
     );
     assert_eq!(
-        explanation.reason,
+        explanation.reason(),
         "no rule of 1 attached ALLOW policy matches; closest is rule 2 of `shop/p`: `methods` wants one of [POST]; the call has `GET`"
     );
     let allowed = Call {
@@ -1055,12 +1056,48 @@ rules:
         ..Call::default()
     }
     .explain(&policies);
-    assert_eq!(allowed.matched.len(), 3);
+    assert_eq!(allowed.matched().len(), 3);
     assert!(
         serde_json::to_string(&allowed)
             .unwrap()
             .contains("\"is_allowed\":true")
     );
+}
+
+#[test]
+fn explanations_find_the_closest_rule_among_many_and_name_what_matches_beside_the_decision() {
+    let rule = |number: usize| {
+        format!(
+            "\n- from: [{{source: {{principals: [shop.example/ns/shop/sa/a{number}]}}}}]\n  to: [{{operation: {{methods: [POST], paths: [/x{number}, '/y{number}/*']}}}}]"
+        )
+    };
+    let rules = (0..300).map(rule).collect::<Vec<_>>().concat();
+    let audit = policy(
+        "watch",
+        "action: AUDIT\nrules: [{to: [{operation: {methods: [GET]}}]}]",
+    );
+    let policies = compile(&(policy("p", &format!("rules:{rules}")) + &audit));
+    for (principal, path, rule, missing) in [
+        ("a7", "/x7", 8, 1),
+        ("a7", "/y7/z", 8, 1),
+        ("a7", "/other", 8, 2),
+        ("a299", "/x299", 300, 1),
+        ("nobody", "/other", 1, 3),
+    ] {
+        let explanation = Call {
+            path: path.into(),
+            ..Call::from(&format!("spiffe://shop.example/ns/shop/sa/{principal}"))
+        }
+        .explain(&policies);
+        let nearest = explanation.nearest().unwrap();
+        assert_eq!(
+            (nearest.rule, nearest.missing.len()),
+            (rule, missing),
+            "{principal} {path}"
+        );
+        let text = explanation.to_string();
+        assert!(text.contains("also: shop/watch rule 1"), "{text}");
+    }
 }
 
 #[test]

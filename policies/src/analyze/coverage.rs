@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::partial::PartialCall;
 use super::record::{CallFacts, RecordedCall};
-use crate::compile::{Attached, WorkloadPolicies};
+use crate::attached::Attached;
+use crate::compile::WorkloadPolicies;
 use crate::decision::PolicyRef;
 use crate::limits;
 use crate::object::Location;

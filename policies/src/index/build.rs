@@ -325,19 +325,19 @@ impl<'b> Builder<'b> {
         self.budget
             .take_entry(part.request.len() + part.connection.len())?;
         let conditions = self.range(&part.request);
-        let entry = narrow(self.entries.len());
-        self.entries.push(Entry {
-            rule: target.rule,
-            conditions,
-            alternatives,
-        });
         let group = self.group(&part.connection, target);
         if let Some(group) = self.groups.get_mut(index(group)) {
-            group.entries.push(entry);
+            group.entries.push(narrow(self.entries.len()));
             if target.is_on_tcp && group.tcp.last() != Some(&target.rule) {
                 group.tcp.push(target.rule);
             }
         }
+        self.entries.push(Entry {
+            rule: target.rule,
+            group,
+            conditions,
+            alternatives,
+        });
         Ok(())
     }
 
@@ -375,6 +375,7 @@ impl<'b> Builder<'b> {
                 keys: self.keys(&group.conditions),
             });
             groups.push(Group {
+                list: group.list,
                 min,
                 conditions: self.range(&group.conditions),
                 windowed: group.windowed,

@@ -36,6 +36,8 @@ struct Split {
     dimension: u32,
     /// To links.
     children: KeyMap,
+    /// The child of the first rule.
+    first: Link,
     rest: Link,
 }
 
@@ -64,11 +66,19 @@ impl Forest {
         })
     }
 
-    pub(super) fn split(&mut self, min: u32, dimension: u32, children: KeyMap, rest: Link) -> Link {
+    pub(super) fn split(
+        &mut self,
+        min: u32,
+        dimension: u32,
+        children: KeyMap,
+        first: Link,
+        rest: Link,
+    ) -> Link {
         let split = narrow(self.splits.len());
         self.splits.push(Split {
             dimension,
             children,
+            first,
             rest,
         });
         self.node(Node::Split { min, split })
@@ -118,6 +128,49 @@ impl Forest {
             }
             link = split.rest;
         }
+    }
+
+    /// Visits up to `left` items near to what the call is: where nothing fits, the items of the first rule.
+    pub(super) fn near(
+        &self,
+        link: Link,
+        call: Call<'_>,
+        is_host_exact: bool,
+        left: &mut usize,
+        visit: &mut dyn FnMut(u32),
+    ) {
+        if *left == 0 || link == Link::NOTHING {
+            return;
+        }
+        if let Some(item) = link.as_item() {
+            *left -= 1;
+            return visit(item);
+        }
+        let split = match self.nodes.get(index(link.0)) {
+            Some(Node::Split { split, .. }) => self.splits.get(index(*split)),
+            Some(Node::Leaf { from, count, .. }) => {
+                let items = self.leaves.get(index(*from)..index(*from) + index(*count));
+                for item in items.unwrap_or_default().iter().take(*left) {
+                    *left -= 1;
+                    visit(*item);
+                }
+                return;
+            }
+            None => return,
+        };
+        let Some(split) = split else { return };
+        let before = *left;
+        if let Some(dimension) = self.dimensions.get(index(split.dimension)) {
+            dimension.each_value(call, is_host_exact, &mut |value| {
+                split.children.each(value, |child| {
+                    self.near(Link(child), call, is_host_exact, left, visit);
+                });
+            });
+        }
+        if *left == before {
+            self.near(split.first, call, is_host_exact, left, visit);
+        }
+        self.near(split.rest, call, is_host_exact, left, visit);
     }
 
     pub(super) fn bytes(&self) -> usize {

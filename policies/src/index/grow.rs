@@ -205,6 +205,7 @@ impl Grower {
             .collect();
         let rest = self.node(items, rest, used);
         let mut children: Vec<(u32, u32)> = Vec::new();
+        let mut first = (u32::MAX, Link::NOTHING);
         let mut before: Option<(Vec<u32>, Link)> = None;
         for run in division.pairs.chunk_by(|left, right| left.0 == right.0) {
             let Some((key, _)) = run.first() else {
@@ -216,6 +217,10 @@ impl Grower {
                 Some((places, link)) if places == found => link,
                 _ => self.node(items, found.clone(), used),
             };
+            let min = min(items, &found);
+            if min < first.0 {
+                first = (min, child);
+            }
             children.push((*key, child.0));
             before = Some((found, child));
         }
@@ -225,13 +230,9 @@ impl Grower {
             .filter_map(|(key, child)| Some((self.keys.get(index(*key))?, *child)))
             .collect();
         let children = KeyMap::new(&keyed);
-        let min = places
-            .iter()
-            .filter_map(|place| items.get(index(*place)))
-            .map(|item| item.min)
-            .min()
-            .unwrap_or_default();
-        self.forest.split(min, division.dimension, children, rest)
+        let min = min(items, places);
+        self.forest
+            .split(min, division.dimension, children, first.1, rest)
     }
 
     fn set_in(&self, items: &[Item], place: u32, dimension: u32) -> Option<&[u32]> {
@@ -299,4 +300,10 @@ impl Grower {
             pairs,
         })
     }
+}
+
+/// The smallest rule of some items.
+fn min(items: &[Item], places: &[u32]) -> u32 {
+    let items = places.iter().filter_map(|place| items.get(index(*place)));
+    items.map(|item| item.min).min().unwrap_or(u32::MAX)
 }

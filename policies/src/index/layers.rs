@@ -21,9 +21,16 @@ pub(crate) struct Layers {
     /// Place in order of each policy of the base.
     base_places: Arc<[u32]>,
     removed: Option<Arc<Removed>>,
-    added: Option<Arc<(Index, Vec<u32>)>>,
+    added: Option<Added>,
     /// One a build: tells what was judged by these layers from what was judged by others.
     identity: Arc<()>,
+}
+
+/// The index of what the base does not have.
+#[derive(Debug, Clone)]
+struct Added {
+    index: Arc<Index>,
+    places: Arc<[u32]>,
 }
 
 /// The first rule that matched.
@@ -32,7 +39,7 @@ pub(crate) struct Match<'l> {
     /// Place of the policy and of the rule in it: what comes first is reported.
     at: (u32, u32),
     pub(crate) rule: &'l IndexedRule,
-    pub(crate) policy: &'l Attached,
+    pub(crate) policy: &'l Arc<Attached>,
 }
 
 /// What the connection alone decides: which groups of rules are left for its requests.
@@ -115,7 +122,10 @@ impl Layers {
             None
         } else {
             let index = Index::build(added, is_on_tcp, &mut Budget::new())?;
-            Some(Arc::new((index, added_places)))
+            Some(Added {
+                index: Arc::new(index),
+                places: added_places.into(),
+            })
         };
         Ok(Self {
             base: Arc::clone(base),
@@ -151,7 +161,7 @@ impl Layers {
         let Some(added) = &self.added else {
             return base;
         };
-        let (added, places) = (&added.0, &added.1);
+        let (added, places) = (&added.index, &added.places);
         let found = added.first(
             list,
             &Question {
@@ -162,6 +172,37 @@ impl Layers {
             },
         );
         Match::first_of(base, found.and_then(|rule| matched(added, rule, places)))
+    }
+
+    /// The ALLOW rule that lacks least for the call: its policy, and its place in it.
+    pub(crate) fn nearest(
+        &self,
+        call: Call<'_>,
+        options: Options,
+    ) -> Option<(&Arc<Attached>, usize)> {
+        let ask = |layer: &'_ Arc<Index>, places: &[u32], removed| {
+            let question = Question {
+                call,
+                options,
+                removed,
+                groups: None,
+            };
+            let (weight, rule) = layer.nearest(&question)?;
+            let place = *places.get(index(rule.policy))?;
+            Some(((weight, place, rule.place), rule.policy))
+        };
+        let base = ask(&self.base, &self.base_places, self.removed.as_deref());
+        let added = self.added.as_ref();
+        let added = added.and_then(|added| Some((added, ask(&added.index, &added.places, None)?)));
+        let (layer, policy, rule) = match (base, added) {
+            (Some((left, _)), Some((layer, (right, policy)))) if right < left => {
+                (&layer.index, policy, right.2)
+            }
+            (Some((found, policy)), _) => (&self.base, policy, found.2),
+            (None, Some((layer, (found, policy)))) => (&layer.index, policy, found.2),
+            (None, None) => return None,
+        };
+        Some((layer.policies.get(index(policy))?, index(rule)))
     }
 
     /// What of these rules is left for the requests of a connection.
@@ -177,13 +218,13 @@ impl Layers {
             removed: None,
             groups: None,
         };
-        let added = self.added.as_deref();
+        let added = self.added.as_ref();
         ConnectionPolicies {
             identity: Arc::clone(&self.identity),
             connection: connection.clone(),
             base: PerList::new(|list| self.base.groups_on(list, &question)),
             added: PerList::new(|list| {
-                added.map_or_else(Box::default, |(index, _)| index.groups_on(list, &question))
+                added.map_or_else(Box::default, |added| added.index.groups_on(list, &question))
             }),
         }
     }
@@ -195,8 +236,8 @@ impl Layers {
 
     /// Memory of the index, about.
     pub(crate) fn bytes(&self) -> usize {
-        let added = self.added.as_deref();
-        self.base.bytes() + added.map_or(0, |(index, _)| index.bytes())
+        let added = self.added.as_ref();
+        self.base.bytes() + added.map_or(0, |added| added.index.bytes())
     }
 }
 

@@ -12,6 +12,7 @@ mod grow;
 mod key;
 pub(crate) mod layers;
 pub(crate) mod lookup;
+mod near;
 #[cfg(test)]
 mod tests;
 mod trie;
@@ -149,6 +150,7 @@ struct Range {
 #[derive(Debug)]
 struct Entry {
     rule: u32,
+    group: u32,
     conditions: Range,
     alternatives: Option<u32>,
 }
@@ -156,6 +158,7 @@ struct Entry {
 /// Entries with the same conditions on the connection.
 #[derive(Debug)]
 struct Group {
+    list: List,
     min: u32,
     conditions: Range,
     /// Place of the policy, where it holds for a while only.
@@ -261,10 +264,7 @@ impl Index {
     }
 
     fn first_in(&self, group: &Group, effect: Effect, question: &Question<'_>, best: &mut u32) {
-        let policy = group
-            .windowed
-            .and_then(|policy| self.policies.get(index(policy)));
-        if policy.is_some_and(|policy| !policy.window.contains(question.call.now())) {
+        if !self.holds_now(group, question) {
             return;
         }
         let is_removed = |rule| {
@@ -309,16 +309,29 @@ impl Index {
             })
     }
 
+    fn holds_now(&self, group: &Group, question: &Question<'_>) -> bool {
+        group
+            .windowed
+            .and_then(|policy| self.policies.get(index(policy)))
+            .is_none_or(|policy| policy.window.contains(question.call.now()))
+    }
+
     fn all_hold(&self, conditions: Range, effect: Effect, question: &Question<'_>) -> bool {
-        self.numbers_in(conditions).iter().all(|number| {
-            self.conditions.get(index(*number)).is_some_and(|indexed| {
+        self.numbers_in(conditions)
+            .iter()
+            .all(|number| self.holds(*number, effect, question))
+    }
+
+    fn holds(&self, condition: u32, effect: Effect, question: &Question<'_>) -> bool {
+        self.conditions
+            .get(index(condition))
+            .is_some_and(|indexed| {
                 let condition = Condition {
                     clause: &indexed.clause,
                     lookup: indexed.lookup.as_ref(),
                 };
                 condition.holds(effect, question.call, question.options)
             })
-        })
     }
 
     fn numbers_in(&self, range: Range) -> &[u32] {

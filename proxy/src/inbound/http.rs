@@ -341,7 +341,7 @@ impl PeerConnection {
         // WHY: the nearest miss is looked for on refusals alone; it is not on the path of an allowed call.
         let explanation = snapshot.policies.explain_http(&call);
         note(open, |record| {
-            record.verdict.reason = explanation.reason;
+            record.verdict.reason = explanation.reason();
         });
         Err(Refusal::denied(decision.code).into())
     }

@@ -1,0 +1,130 @@
+//! Which ALLOW rule a refused call came closest to: a bounded number of rules that the index finds nearby is compared.
+
+use super::forest::Link;
+use super::trie::index;
+use super::{Entry, Group, Index, IndexedRule, List, Question, Range};
+use crate::call::Call;
+use crate::schema::Effect;
+
+/// Rules of an index up to this number of entries are all compared.
+const SMALL_MAX: usize = 24;
+/// Else so many groups, and so many entries of each.
+const GROUPS_MAX: usize = 4;
+const ENTRIES_MAX: usize = 4;
+/// Alternatives of one entry that are compared.
+const ALTERNATIVES_MAX: usize = 8;
+/// What one failing condition on the connection weighs, and one on the request: a wrong caller is farther off.
+const CONNECTION_WEIGHT: usize = 3;
+const REQUEST_WEIGHT: usize = 2;
+
+impl Index {
+    /// The ALLOW rule that lacks least, with how much; of equal ones the first.
+    pub(crate) fn nearest(&self, question: &Question<'_>) -> Option<(usize, &IndexedRule)> {
+        let mut best: Option<(usize, u32)> = None;
+        let mut take = |found: (usize, u32)| {
+            if best.is_none_or(|best| found < best) {
+                best = Some(found);
+            }
+        };
+        if self.entries.len() <= SMALL_MAX {
+            for entry in &self.entries {
+                if let Some(group) = self.group(entry.group)
+                    && group.list == List::Allow
+                {
+                    self.weigh(group, entry, question, &mut take);
+                }
+            }
+        } else {
+            self.near_groups(question, &mut |group| {
+                let mut left = ENTRIES_MAX;
+                self.near(group.requests, question, &mut left, &mut |number| {
+                    if let Some(entry) = self.entries.get(index(number)) {
+                        self.weigh(group, entry, question, &mut take);
+                    }
+                });
+            });
+        }
+        let (weight, rule) = best?;
+        Some((weight, self.rules.get(index(rule))?))
+    }
+
+    /// Groups that hold for the connection; when none does, some that are found by a part of it.
+    fn near_groups(&self, question: &Question<'_>, visit: &mut dyn FnMut(&Group)) {
+        let mut left = GROUPS_MAX;
+        self.each_group(
+            List::Allow,
+            question,
+            &mut u32::MAX.clone(),
+            |_, group, best| {
+                if left > 0 {
+                    left -= 1;
+                    visit(group);
+                }
+                if left == 0 {
+                    // Nothing comes before the first rule: the search ends.
+                    *best = 0;
+                }
+            },
+        );
+        if left == GROUPS_MAX {
+            let root = *self.roots.of(List::Allow);
+            self.near(root, question, &mut left, &mut |number| {
+                if let Some(group) = self.group(number) {
+                    visit(group);
+                }
+            });
+        }
+    }
+
+    fn near(
+        &self,
+        root: Link,
+        question: &Question<'_>,
+        left: &mut usize,
+        visit: &mut dyn FnMut(u32),
+    ) {
+        let is_host_exact = question.options.is_host_exact;
+        self.forest
+            .near(root, question.call, is_host_exact, left, visit);
+    }
+
+    fn weigh(
+        &self,
+        group: &Group,
+        entry: &Entry,
+        question: &Question<'_>,
+        take: &mut dyn FnMut((usize, u32)),
+    ) {
+        let is_removed = question
+            .removed
+            .is_some_and(|removed| removed.contains(entry.rule));
+        if is_removed || !self.holds_now(group, question) {
+            return;
+        }
+        if matches!(question.call, Call::Tcp(..))
+            && !self.numbers_in(group.tcp).contains(&entry.rule)
+        {
+            return take((usize::MAX, entry.rule));
+        }
+        let failing = |conditions| self.failing(conditions, question);
+        let alternatives = entry
+            .alternatives
+            .and_then(|number| self.alternatives.get(index(number)))
+            .and_then(|all| {
+                let some = all.iter().take(ALTERNATIVES_MAX);
+                some.map(|conditions| failing(*conditions)).min()
+            });
+        let request = failing(entry.conditions) + alternatives.unwrap_or_default();
+        take((
+            CONNECTION_WEIGHT * failing(group.conditions) + REQUEST_WEIGHT * request,
+            entry.rule,
+        ));
+    }
+
+    fn failing(&self, conditions: Range, question: &Question<'_>) -> usize {
+        self.numbers_in(conditions)
+            .iter()
+            .filter(|number| !self.holds(**number, Effect::Allow, question))
+            .count()
+    }
+}
