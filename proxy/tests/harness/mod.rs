@@ -7,6 +7,7 @@ pub mod app;
 pub mod authority;
 pub mod authorizer;
 pub mod client;
+pub mod issuer;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
