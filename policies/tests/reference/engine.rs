@@ -20,6 +20,17 @@ pub struct Engine {
     set: MeshSet,
 }
 
+/// By which door a request is judged; the answer is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// All of it at once.
+    Whole,
+    /// On a connection that was judged before.
+    OnConnection,
+    /// For a person who wants to know why.
+    Explained,
+}
+
 /// The files of a mesh folder.
 pub fn files(row: &Row) -> Vec<SourceFile> {
     let config =
@@ -64,6 +75,11 @@ fn identity(workload: &Workload) -> String {
 impl Engine {
     /// Or what is wrong with the documents.
     pub fn load(row: &Row) -> Result<Self, Diagnostics> {
+        Self::load_after(None, row)
+    }
+
+    /// As a change of what was in force before.
+    pub fn load_after(before: Option<&Self>, row: &Row) -> Result<Self, Diagnostics> {
         let set = load(&files(row))?;
         let domain = set.config.trust_domain.as_str();
         let id = format!(
@@ -71,8 +87,14 @@ impl Engine {
             row.workload.namespace, row.workload.name
         );
         let workload = set.workload(&SpiffeId::parse(&id).unwrap());
-        let policies = WorkloadPolicies::compile(&set, &workload, 1).unwrap();
-        Ok(Self { policies, set })
+        let policies = match before {
+            Some(before) => before.policies.recompile(&set, &workload, 1),
+            None => WorkloadPolicies::compile(&set, &workload, 1),
+        };
+        Ok(Self {
+            policies: policies.unwrap(),
+            set,
+        })
     }
 
     /// Codes of what loads and is suspicious.
@@ -92,10 +114,17 @@ impl Engine {
 
     /// Everything that the engine says about a call.
     pub fn ask(&self, row: &Row, call: &Call) -> Expect {
+        self.ask_by(Door::Whole, row, call)
+    }
+
+    pub fn ask_by(&self, door: Door, row: &Row, call: &Call) -> Expect {
         let connection = connection(call);
         let now = Timestamp::parse_rfc3339(&call.now).unwrap();
         if call.is_tcp() {
-            let decision = self.policies.authorize_tcp(&connection, now);
+            let decision = match door {
+                Door::Whole | Door::OnConnection => self.policies.authorize_tcp(&connection, now),
+                Door::Explained => self.policies.explain_tcp(&connection, now).decision,
+            };
             let custom = self.policies.custom_tcp(&connection, now);
             return Expect {
                 custom: Some(custom_line(&custom)),
@@ -138,12 +167,27 @@ impl Engine {
             identity: &identity,
             now,
         };
+        let (decision, custom) = match door {
+            Door::Whole => (
+                self.policies.authorize_http(&http),
+                self.policies.custom_http(&http),
+            ),
+            Door::OnConnection => {
+                let on = self.policies.judge_connection(&connection);
+                let decision = self.policies.authorize_http_on(&on, &http);
+                (decision, self.policies.custom_http_on(&on, &http))
+            }
+            Door::Explained => {
+                let explained = self.policies.explain_http(&http);
+                (explained.decision, self.policies.custom_http(&http))
+            }
+        };
         Expect {
-            custom: Some(custom_line(&self.policies.custom_http(&http))),
+            custom: Some(custom_line(&custom)),
             path: Some(path.path().into()),
             token_principal: Some(identity.principal.clone().unwrap_or_default()),
             token_headers: Some(header_lines(&identity)),
-            ..of_decision(&self.policies.authorize_http(&http))
+            ..of_decision(&decision)
         }
     }
 

@@ -452,7 +452,12 @@ fn policy(dice: &mut Dice, name: &str, action: &str) -> Value {
         spec["provider"] = json!({"name": provider});
     }
     let least = usize::from(action == "DENY" || action == "CUSTOM");
-    let count = least.max(dice.below(4));
+    // Now and then so many that a linear search would show.
+    let count = if dice.once_in(60) {
+        70 + dice.below(80)
+    } else {
+        least.max(dice.below(4))
+    };
     let rules: Vec<Value> = (0..count).map(|_| rule(dice, action)).collect();
     let mut annotations = annotations(dice, action);
     if let Some(key) = claim_with_values(&rules)
