@@ -9,6 +9,7 @@
 mod attestation;
 mod audit;
 mod calls;
+mod custom;
 mod issuance;
 mod outage;
 mod roles;

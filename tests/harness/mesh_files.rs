@@ -143,8 +143,12 @@ impl MeshFolder {
 
     /// The same folder in which SVIDs live this long, such as `8s`.
     pub fn with_svid_life(&self, life: &str) -> Self {
-        let text = mesh_config() + &format!("  defaults:\n    x509SvidTtl: {life}\n");
-        self.with("ravelin.yaml", &text)
+        self.with_config(&format!("  defaults:\n    x509SvidTtl: {life}\n"))
+    }
+
+    /// The same folder with further lines in the MeshConfig's `spec`.
+    pub fn with_config(&self, lines: &str) -> Self {
+        self.with("ravelin.yaml", &(mesh_config() + lines))
     }
 
     /// Sets the text of one file.

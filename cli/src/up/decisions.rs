@@ -75,6 +75,22 @@ pub(crate) fn line(record: &AuditRecord) -> String {
 
 /// Policy and rule that decided, or a dash.
 pub(crate) fn deciding_rule(decision: &Value) -> String {
+    let mut rule = named_rule(decision);
+    if decision.get("is_audited").and_then(Value::as_bool) == Some(true) {
+        rule.push_str(", audited");
+    }
+    if let Some(dry_run) = decision.get("dry_run") {
+        let is_allowed = dry_run.get("is_allowed").and_then(Value::as_bool) == Some(true);
+        let answer = if is_allowed { "allowed" } else { "denied" };
+        rule.push_str("; dry run: ");
+        rule.push_str(answer);
+        rule.push_str(" by ");
+        rule.push_str(&named_rule(dry_run));
+    }
+    rule
+}
+
+fn named_rule(decision: &Value) -> String {
     let policy = decision
         .get("policy")
         .and_then(Value::as_str)
@@ -103,6 +119,14 @@ mod tests {
             (json!({"policy": "shop/a", "rule": 2}), "shop/a rule 2"),
             (json!({"policy": "shop/a", "rule": 0}), "shop/a"),
             (json!({"policy": "", "rule": 0}), "-"),
+            (
+                json!({"policy": "shop/a", "rule": 2, "is_audited": true}),
+                "shop/a rule 2, audited",
+            ),
+            (
+                json!({"policy": "shop/a", "rule": 2, "dry_run": {"is_allowed": false, "policy": "shop/b", "rule": 1}}),
+                "shop/a rule 2; dry run: denied by shop/b rule 1",
+            ),
             (json!({}), "-"),
         ];
         for (decision, want) in table {
