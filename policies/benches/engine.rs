@@ -33,7 +33,8 @@ use std::time::{Duration, Instant};
 use counting::counted;
 use linear::Linear;
 use ravelin_policies::{
-    Connection, HttpCall, NormalizedPath, RequestIdentity, SourceFile, WorkloadPolicies, load,
+    Connection, ConnectionPolicies, HttpCall, MeshSet, NormalizedPath, RequestIdentity, SourceFile,
+    Workload, WorkloadPolicies, load,
 };
 use ravelin_proto::spiffe_id::SpiffeId;
 use ravelin_proto::time::Timestamp;
@@ -121,6 +122,7 @@ fn measure(size: usize, table: &mut Table) {
     );
     table.put("compile, ms", size, millis(compile));
     table.put("load the YAML, ms", size, millis(|| load(&files).unwrap()));
+    measure_change(&files, &policies, &workload, table, size);
 
     let naive = Linear::new(&rules);
     let allowed = workload::allowed_calls(size);
@@ -136,6 +138,20 @@ fn measure(size: usize, table: &mut Table) {
             assert_eq!(decision.is_allowed, want, "{plain:?}: {decision}");
             assert_eq!(naive.decide(plain).0, want, "{plain:?}");
         }
+        let on: Vec<(ConnectionPolicies, HttpCall<'_>)> = https
+            .iter()
+            .map(|call| (policies.judge_connection(call.connection), *call))
+            .collect();
+        table.put(
+            &format!("on a judged connection, {name}, ns"),
+            size,
+            nanos(&on, |(on, call)| policies.authorize_http_on(on, call)),
+        );
+        table.put(
+            &format!("judging a connection, once, {name}, ns"),
+            size,
+            nanos(&https, |call| policies.judge_connection(call.connection)),
+        );
         let ns = nanos(&https, |call| policies.authorize_http(call));
         table.put(&format!("{name}, ns"), size, ns);
         let ((), taken) = counted(|| {
@@ -164,6 +180,22 @@ fn measure(size: usize, table: &mut Table) {
         size,
         nanos(&paths, |path| policies.normalize(path)),
     );
+}
+
+/// One value of one policy changes; the set is loaded, its policies are compiled on top of those that were there.
+fn measure_change(
+    files: &[SourceFile],
+    policies: &WorkloadPolicies,
+    workload: &Workload,
+    table: &mut Table,
+    size: usize,
+) {
+    let mut changed = files.to_vec();
+    let file = &mut changed[1];
+    file.content = file.content.replacen("/list-0", "/list-changed", 1);
+    let set: MeshSet = load(&changed).unwrap();
+    let change = || policies.recompile(&set, workload, 8).unwrap();
+    table.put("change one policy, ms", size, millis(change));
 }
 
 /// A call in the form that the proxy hands in.

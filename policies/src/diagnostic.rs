@@ -208,10 +208,11 @@ pub(crate) fn snippet(content: &str, at: Span) -> String {
     let Some(line) = at.line.checked_sub(1) else {
         return String::new();
     };
-    let Some(text) = content
-        .lines()
-        .nth(usize::try_from(line).unwrap_or(usize::MAX))
-    else {
+    // SPEC: YAML 1.2.2 section 5.4: a lone carriage return ends a line as well.
+    let mut lines = content
+        .split('\n')
+        .flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'));
+    let Some(text) = lines.nth(usize::try_from(line).unwrap_or(usize::MAX)) else {
         return String::new();
     };
     let column = usize::try_from(at.column.saturating_sub(1)).unwrap_or(0);

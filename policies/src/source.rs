@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::diagnostic::{Diagnostic, Diagnostics, Span, snippet};
 use crate::limits;
 
 /// One file of the mesh folder.
@@ -22,7 +22,16 @@ impl SourceFile {
     )]
     pub fn from_bytes(path: &str, bytes: &[u8]) -> Result<Self, Diagnostic> {
         let refuse = |code, line, column, message: String| {
-            Err(Diagnostic::error(code, path, line, column, message))
+            let mut refusal = Diagnostic::error(code, path, line, column, message);
+            if line > 0 {
+                let at = Span {
+                    line,
+                    column,
+                    width: 1,
+                };
+                refusal.snippet = snippet(&String::from_utf8_lossy(bytes), at);
+            }
+            Err(refusal)
         };
         if let Some(reason) = path_fault(path) {
             return refuse("file-path", 0, 0, reason.to_owned());
@@ -83,7 +92,8 @@ fn position_of(bytes: &[u8], at: usize) -> (u32, u32) {
     let before = bytes.get(..at).unwrap_or_default();
     let last = before.split(|byte| *byte == b'\n').next_back();
     let line = before.split(|byte| *byte == b'\n').count();
-    (small(line), small(last.map_or(0, <[u8]>::len) + 1))
+    let chars = last.map_or(0, |text| String::from_utf8_lossy(text).chars().count());
+    (small(line), small(chars + 1))
 }
 
 /// A count as 32 bits; every file is far below that.
@@ -153,9 +163,10 @@ mod tests {
     #[test]
     fn bytes_that_are_not_a_text_file_are_refused_by_name() {
         let long = vec![b'a'; limits::FILE_BYTES_MAX + 1];
-        let rows: [(&str, &[u8], &str, u32, u32); 8] = [
+        let rows: [(&str, &[u8], &str, u32, u32); 9] = [
             ("a.yaml", b"ok: 1\n", "", 0, 0),
             ("a.yaml", b"a: 1\nb: \xff\n", "not-utf8", 2, 4),
+            ("a.yaml", "a: é\u{0}".as_bytes(), "not-text", 1, 5),
             ("a.yaml", b"a\0", "not-text", 1, 2),
             ("a.yaml", &long, "file-too-large", 0, 0),
             ("/etc/passwd", b"", "file-path", 0, 0),

@@ -7,12 +7,20 @@
     clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::disallowed_methods,
+    clippy::too_many_lines,
+    clippy::wildcard_enum_match_arm,
+    clippy::option_option,
+    clippy::format_collect,
     unreachable_pub,
     reason = "a test, steered by its environment"
 )]
 
 mod counting;
 mod mutate;
+mod reference;
+
+#[path = "../fuzz/targets/compile_then_evaluate.rs"]
+mod compile_then_evaluate;
 
 #[path = "../fuzz/targets/mod.rs"]
 mod targets;
@@ -23,13 +31,20 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use mutate::Mutator;
+use serde_json::Value;
 
 #[global_allocator]
 static ALLOCATOR: counting::Counting = counting::Counting;
 
 /// Runs `target` on `turns` inputs, or for as long as the environment says. Each takes at most `bytes` and `factor`
 /// times its length of memory.
-fn fuzz(name: &str, seeds: &[String], words: &[&str], turns: u64, bytes: i64, target: fn(&[u8])) {
+fn fuzz(
+    name: &str,
+    (turns, bytes): (u64, i64),
+    seeds: &[String],
+    make: impl Fn(&mut Mutator) -> Vec<u8>,
+    target: fn(&[u8]),
+) {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seed = number("RAVELIN_FUZZ_SEED").unwrap_or(20_261_121);
     let end = number("RAVELIN_FUZZ_SECS").map(|secs| Instant::now() + Duration::from_secs(secs));
@@ -39,7 +54,7 @@ fn fuzz(name: &str, seeds: &[String], words: &[&str], turns: u64, bytes: i64, ta
     while end.map_or(turn < turns, |end| Instant::now() < end) {
         let input = match seeds.get(usize::try_from(turn).unwrap()) {
             Some(seed) => seed.clone().into_bytes(),
-            None => Mutator::new(seed, turn).make(seeds, words),
+            None => make(&mut Mutator::new(seed, turn)),
         };
         let (result, taken) =
             counting::counted(|| catch_unwind(AssertUnwindSafe(|| target(&input))));
@@ -82,48 +97,69 @@ fn any_file_is_loaded_or_refused_with_a_code_and_a_place() {
     let mut seeds = texts_below("examples");
     seeds.push(targets::MESH.to_owned());
     seeds.extend(owned(mutate::YAML));
+    let make = |mutator: &mut Mutator| mutator.make(&seeds, mutate::YAML_WORDS);
     fuzz(
         "yaml_loader",
+        (1_500, 8 << 20),
         &seeds,
-        mutate::YAML_WORDS,
-        1_500,
-        8 << 20,
+        make,
         targets::yaml_loader::run,
     );
 }
 
 #[test]
 fn rule_87_to_89_any_target_is_refused_or_normalized_for_good() {
+    let seeds = owned(mutate::PATHS);
+    let make = |mutator: &mut Mutator| mutator.make(&seeds, mutate::PATH_WORDS);
     fuzz(
         "path_normalizer",
-        &owned(mutate::PATHS),
-        mutate::PATH_WORDS,
-        20_000,
-        1 << 20,
+        (20_000, 1 << 20),
+        &seeds,
+        make,
         targets::path_normalizer::run,
     );
 }
 
 #[test]
 fn rule_41_to_43_any_template_matches_what_a_naive_matcher_does() {
+    let seeds = owned(mutate::TEMPLATES);
+    let make = |mutator: &mut Mutator| mutator.make(&seeds, mutate::TEMPLATE_WORDS);
     fuzz(
         "template_matcher",
-        &owned(mutate::TEMPLATES),
-        mutate::TEMPLATE_WORDS,
-        1_500,
-        4 << 20,
+        (1_500, 4 << 20),
+        &seeds,
+        make,
         targets::template_matcher::run,
     );
 }
 
 #[test]
 fn rule_71_any_token_is_refused_or_says_what_was_accepted() {
+    let seeds = owned(mutate::TOKENS);
+    let make = |mutator: &mut Mutator| mutator.make(&seeds, mutate::TOKEN_WORDS);
     fuzz(
         "token_parser",
-        &owned(mutate::TOKENS),
-        mutate::TOKEN_WORDS,
-        8_000,
-        1 << 20,
+        (8_000, 1 << 20),
+        &seeds,
+        make,
         targets::token_parser::run,
+    );
+}
+
+#[test]
+fn threat_58_any_row_is_judged_by_the_engine_as_by_the_reference() {
+    let rows: Vec<Value> = texts_below("corpus")
+        .iter()
+        .filter_map(|text| serde_json::from_str::<Vec<Value>>(text).ok())
+        .flatten()
+        .collect();
+    let seeds: Vec<String> = rows.iter().map(Value::to_string).collect();
+    let make = |mutator: &mut Mutator| mutator.make_row(&rows, mutate::ROW_WORDS);
+    fuzz(
+        "compile_then_evaluate",
+        (3_000, 16 << 20),
+        &seeds,
+        make,
+        compile_then_evaluate::run,
     );
 }

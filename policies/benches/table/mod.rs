@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 const GOALS: [(&str, &str); 9] = [
     ("allowed, ns", "60 / 150 / 250 / 500"),
     ("denied, ns", "60 / 150 / 250 / 500"),
-    ("on a judged connection, allowed, ns", ""),
+    (
+        "on a judged connection, allowed, ns",
+        "60 / 150 / 250 / 500",
+    ),
     ("on a judged connection, denied, ns", ""),
     ("heap allocations, allowed", "0"),
     ("heap allocations, denied", ""),

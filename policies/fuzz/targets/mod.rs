@@ -1,6 +1,7 @@
 //! What must hold for any input: one function a target, a panic is a finding. `tests/fuzz.rs` and libFuzzer run them.
 //!
 //! An input that means nothing to its target is passed over; whatever a target accepts it checks to the end.
+//! `compile_then_evaluate` stands beside these, since it needs the reference.
 #![allow(
     dead_code,
     clippy::unwrap_used,

@@ -1,9 +1,10 @@
 //! Inputs for the fuzz targets: examples, changed by line, by word and by byte, from a seed.
 
+pub mod row;
 pub mod seeds;
 
 pub use seeds::{
-    PATH_WORDS, PATHS, TEMPLATE_WORDS, TEMPLATES, TOKEN_WORDS, TOKENS, YAML, YAML_WORDS,
+    PATH_WORDS, PATHS, ROW_WORDS, TEMPLATE_WORDS, TEMPLATES, TOKEN_WORDS, TOKENS, YAML, YAML_WORDS,
 };
 
 /// Random by a seed and a number alone (SplitMix64).
@@ -28,7 +29,7 @@ impl Mutator {
         usize::try_from(self.next() % bound).unwrap()
     }
 
-    fn pick<'l, T>(&mut self, list: &'l [T]) -> &'l T {
+    pub fn pick<'l, T>(&mut self, list: &'l [T]) -> &'l T {
         &list[self.below(list.len())]
     }
 
