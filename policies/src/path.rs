@@ -165,6 +165,10 @@ pub fn normalize(target: &str, option: PathNormalization) -> Result<NormalizedPa
 
 /// True when servers that decode or merge slashes would read another path than the one that is forwarded (rule 90).
 pub(crate) fn is_ambiguous(target: &str, option: PathNormalization) -> bool {
+    let end = target.find(['?', '#']).unwrap_or(target.len());
+    if target.get(..end).is_some_and(is_plain) {
+        return false;
+    }
     let form = |option| normalize(target, option);
     let decoded = form(PathNormalization::DecodeAndMergeSlashes);
     form(PathNormalization::Base) != decoded || form(option) != decoded
@@ -198,7 +202,17 @@ fn hex_pair(high: u8, low: u8) -> Option<u8> {
     Some(digit(high)? * 16 + digit(low)?)
 }
 
+/// Nothing that any option would change: most paths are so, and need one look alone.
+fn is_plain(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    !bytes.iter().any(|byte| matches!(byte, b'%' | b'\\'))
+        && !bytes.windows(2).any(|pair| matches!(pair, b"//" | b"/."))
+}
+
 fn apply(path: &str, option: PathNormalization) -> String {
+    if is_plain(path) {
+        return path.to_owned();
+    }
     match option {
         PathNormalization::None => path.to_owned(),
         PathNormalization::Base => base(path, false),
