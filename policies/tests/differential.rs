@@ -18,13 +18,14 @@ mod reference;
 
 use std::env;
 
+use ravelin_proto::time::Timestamp;
 use reference::case::Expect;
 use reference::engine::{Door, Engine};
 use reference::generate::{
     ACTIONS, Dice, FIELDS, IDENTITIES, KINDS, TOKENS, call, row, show_tokens,
 };
 use reference::shrink::shrink;
-use reference::{Call, Row, judge};
+use reference::{Call, Row, World, judge};
 use serde_json::Value;
 
 /// Decisions of an ordinary run.
@@ -34,6 +35,8 @@ const TURNS: usize = ACTIONS.len() * FIELDS.len() * KINDS.len();
 /// Every protocol (connections come once for three requests), token and identity.
 const CALL_TURNS: usize = 4 * TOKENS.len() * IDENTITIES.len();
 
+/// Threads; the rows of each are the same on every machine.
+const WORKERS: usize = 2;
 /// Most calls of one set: more sets say more than more calls.
 const CALLS_EACH: usize = 100;
 
@@ -94,61 +97,128 @@ fn report(row: &Row, call: &Call, seed: u64) -> String {
     )
 }
 
+/// What one run has seen.
+#[derive(Default)]
+struct Tally {
+    decisions: usize,
+    sets: usize,
+    allowed: usize,
+    paths_refused: usize,
+    differences: Vec<String>,
+}
+
+impl Tally {
+    fn plus(mut self, other: Self) -> Self {
+        self.decisions += other.decisions;
+        self.sets += other.sets;
+        self.allowed += other.allowed;
+        self.paths_refused += other.paths_refused;
+        self.differences.extend(other.differences);
+        self
+    }
+}
+
+/// Takes every `WORKERS`th turn, from the worker's own seed.
+fn run(seed: u64, worker: usize, wanted: usize, calls_each: usize) -> Tally {
+    let mut dice = Dice::new(seed.wrapping_add(u64::try_from(worker).unwrap()));
+    let mut tally = Tally::default();
+    let mut before = None;
+    while tally.decisions < wanted && tally.differences.len() < 5 {
+        let turn = tally.sets * WORKERS + worker;
+        let row = row(&mut dice, turn);
+        // Half of the sets come as a change of the one before.
+        let previous = before.as_ref().filter(|_| tally.sets % 2 == 1);
+        let engine = Engine::load_after(previous, &row).unwrap_or_else(|found| {
+            let errors = found.iter().filter(|found| found.is_error);
+            let errors: Vec<String> = errors.map(ravelin_policies::Diagnostic::render).collect();
+            panic!(
+                "seed {seed}, turn {turn} does not load: {}",
+                errors.join("\n")
+            )
+        });
+        ask_all(&mut dice, &row, &engine, seed, calls_each, &mut tally);
+        before = Some(engine);
+        tally.sets += 1;
+    }
+    tally
+}
+
+fn ask_all(
+    dice: &mut Dice,
+    row: &Row,
+    engine: &Engine,
+    seed: u64,
+    calls_each: usize,
+    tally: &mut Tally,
+) {
+    let config = row.config();
+    let start = dice.below(CALL_TURNS);
+    for step in 0..calls_each {
+        let mut call = call(dice, start + step);
+        if !row.tokens.is_empty() && !call.is_tcp() {
+            show_tokens(dice, &mut call);
+        }
+        tally.decisions += 1;
+        let door = DOORS[(tally.sets + step) % DOORS.len()];
+        let found = sayable(engine.ask_by(door, row, &call));
+        if found != judge::ask(row, &row.policies, &config, &call) {
+            tally.differences.push(report(row, &call, seed));
+            return;
+        }
+        tally.allowed += usize::from(found.decision.as_deref() == Some("allow"));
+        tally.paths_refused += usize::from(found.path_refused.is_some());
+        let now = Timestamp::parse_rfc3339(&call.now).unwrap();
+        let world = World {
+            config: &config,
+            documents: &row.policies,
+            workload: &row.workload,
+        };
+        assert_eq!(
+            engine.policies.next_change(now),
+            judge::next_change(&world, now),
+            "seed {seed}, {}: the next change after {}",
+            row.id,
+            call.now
+        );
+    }
+}
+
 #[test]
 fn engine_and_reference_agree_on_every_decision() {
     let wanted = of_environment("RAVELIN_DIFFERENTIAL")
         .map_or(DECISIONS, |count| usize::try_from(count).unwrap());
     let seed = of_environment("RAVELIN_DIFFERENTIAL_SEED").unwrap_or(20_261_121);
-    let mut dice = Dice::new(seed);
     // An ordinary run gives each turn its share of the calls; a long one goes around many times.
     let calls_each = (wanted / TURNS).clamp(1, CALLS_EACH);
-    let (mut decisions, mut turn, mut differences) = (0, 0, Vec::new());
-    let (mut allowed, mut refused, mut before) = (0, 0, None);
-    while decisions < wanted && differences.len() < 5 {
-        let row = row(&mut dice, turn);
-        // Half of the sets come as a change of the one before.
-        let engine = match Engine::load_after(before.as_ref().filter(|_| turn % 2 == 1), &row) {
-            Ok(engine) => engine,
-            Err(found) => {
-                let errors: Vec<String> = found
-                    .iter()
-                    .filter(|found| found.is_error)
-                    .map(ravelin_policies::Diagnostic::render)
-                    .collect();
-                panic!(
-                    "seed {seed}, turn {turn} does not load: {}",
-                    errors.join("\n")
-                );
-            }
-        };
-        let config = row.config();
-        let start = dice.below(CALL_TURNS);
-        for step in 0..calls_each {
-            let mut call = call(&mut dice, start + step);
-            if !row.tokens.is_empty() && !call.is_tcp() {
-                show_tokens(&mut dice, &mut call);
-            }
-            decisions += 1;
-            let door = DOORS[(turn + step) % DOORS.len()];
-            let found = sayable(engine.ask_by(door, &row, &call));
-            if found != judge::ask(&row, &row.policies, &config, &call) {
-                differences.push(report(&row, &call, seed));
-                break;
-            }
-            allowed += usize::from(found.decision.as_deref() == Some("allow"));
-            refused += usize::from(found.path_refused.is_some());
-        }
-        before = Some(engine);
-        turn += 1;
-    }
+    let tally = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS)
+            .map(|worker| scope.spawn(move || run(seed, worker, wanted / WORKERS, calls_each)))
+            .collect();
+        let tallies = workers.into_iter().map(|worker| worker.join().unwrap());
+        tallies.fold(Tally::default(), Tally::plus)
+    });
     println!(
-        "{decisions} decisions on {turn} sets, seed {seed}: {allowed} allowed, {refused} paths refused, {} differences",
-        differences.len()
+        "{} decisions on {} sets, seed {seed}: {} allowed, {} paths refused, {} differences",
+        tally.decisions,
+        tally.sets,
+        tally.allowed,
+        tally.paths_refused,
+        tally.differences.len()
     );
-    assert!(differences.is_empty(), "{}", differences.join("\n\n"));
-    assert!(turn >= TURNS.min(wanted), "{turn} of {TURNS} turns");
     assert!(
-        allowed > decisions / 20,
-        "nothing of worth is asked: {allowed} of {decisions} allowed"
+        tally.differences.is_empty(),
+        "{}",
+        tally.differences.join("\n\n")
+    );
+    assert!(
+        tally.sets >= TURNS.min(wanted),
+        "{} of {TURNS} turns",
+        tally.sets
+    );
+    assert!(
+        tally.allowed > tally.decisions / 20,
+        "nothing of worth is asked: {} of {} allowed",
+        tally.allowed,
+        tally.decisions
     );
 }

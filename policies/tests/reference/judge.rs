@@ -49,6 +49,12 @@ fn is_in_force(policy: &Value, call: &Call) -> bool {
     start.is_none_or(|start| now >= start) && end.is_none_or(|end| now < end)
 }
 
+/// When a policy that holds for the workload begins or ceases to be in force next.
+pub fn next_change(world: &World<'_>, now: Timestamp) -> Option<Timestamp> {
+    let bounds = policies(world).into_iter().flat_map(window).flatten();
+    bounds.filter(|bound| *bound > now).min()
+}
+
 /// One call, and the policies that are in force then.
 struct Court<'w> {
     world: &'w World<'w>,
