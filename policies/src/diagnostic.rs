@@ -196,9 +196,10 @@ impl<'a> Problems<'a> {
             self.is_full = true;
             return;
         }
+        let message = tame(&message);
         let mut diagnostic = Diagnostic::error(code, &self.file.path, at.line, at.column, message);
         diagnostic.is_error = is_error;
-        diagnostic.help = help;
+        diagnostic.help = help.map(|help| tame(&help));
         diagnostic.snippet = snippet(&self.file.content, at);
         self.found.push(diagnostic);
     }
@@ -256,6 +257,19 @@ pub(crate) fn bounded(mut all: Vec<Diagnostic>, is_full: bool) -> Vec<Diagnostic
     more.is_error = all.iter().any(|diagnostic| diagnostic.is_error);
     all.push(more);
     all
+}
+
+/// Without control characters, wherever a part of the message came from.
+fn tame(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            if c.is_control() && c != '\n' {
+                c.escape_default().collect::<Vec<_>>()
+            } else {
+                vec![c]
+            }
+        })
+        .collect()
 }
 
 /// The user's text, bounded, without control characters: it cannot forge a second line.

@@ -7,6 +7,8 @@ pub const YAML: &[&str] = &[
     "apiVersion: ravelin.dev/v1\nkind: MeshConfig\nspec:\n  trustDomain: shop.example\n  trustDomainAliases: [old.example]\n  rootNamespace: root\n  pathNormalization: BASE\n  jwt: {clockSkew: 5s, requireExpiry: false, typedClaims: true}\n  extensionProviders:\n  - name: authz\n    envoyExtAuthzHttp: {service: authz.shop, port: 8000, timeout: 1s, failOpen: true, statusOnError: '503', includeRequestHeadersInCheck: [x-a, 'x-b*'], includeRequestBodyInCheck: {maxRequestBytes: 10, allowPartialMessage: true}}\n",
     "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p, namespace: shop}\nspec:\n  selector: {matchLabels: {app: payments}}\n  mtls: {mode: STRICT}\n  portLevelMtls: {80: {mode: UNSET}}\n---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: r, namespace: shop}\nspec:\n  jwtRules:\n  - issuer: https://idp\n    jwks: '{\"keys\":[]}'\n    audiences: [a]\n    fromHeaders: [{name: x-t, prefix: 'T '}]\n    fromParams: [t]\n    fromCookies: [c]\n    outputClaimToHeaders: [{header: x-sub, claim: a.b}]\n    forwardOriginalToken: true\n",
     "a: &a [x, &b {c: d}]\ne: [*a, *b]\n? [k]\n: !!str v\n<<: *b\n--- |\n text\n...\n",
+    // A control character of a SPIFFE ID came through in the message.
+    "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: a}\nspec:\n  hosts: [a.shop]\n  ports: [{number: 80, name: http, protocol: HTTP}]\n  subjectAltNames:\n  - spiffe://shop.example/ns/sh\top/sa/a\n",
     // A lone carriage return ends a line: the place was beyond the last line, and there was no caret.
     "\u{feff}\rrsion: v\u{feff}\rrsion: v1\r\nkind: X\rlsa",
     "\u{feff}apiVersion: v1\r\nkind: X\r\nmetadata:\r\n\tname: y\r\n",
