@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::too_many_lines,
     reason = "a test may fail loudly"
 )]
 
@@ -138,4 +139,243 @@ fn replay_names_each_bad_line_and_ends_with_2() {
     ] {
         assert_eq!(policy(folder.path(), &arguments).0, 2);
     }
+}
+
+#[test]
+fn suggest_prints_policies_that_load_and_allow_what_was_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = shop().display().to_string();
+    let mut rows: Vec<String> = (40..43)
+        .map(|number| row("orders", "GET", &format!("/inventory/{number}"), true))
+        .collect();
+    rows.push(row("payments", "GET", "/inventory/50", false));
+    let log = log(folder.path(), &rows);
+    let (code, yaml, err) = policy(folder.path(), &["suggest", &shop, "--log", &log]);
+    assert_eq!((code, err.as_str()), (0, ""), "{yaml}");
+    assert!(
+        yaml.contains("/inventory/40") && !yaml.contains("payments"),
+        "{yaml}"
+    );
+
+    let (code, yaml, _) = policy(
+        folder.path(),
+        &["suggest", &shop, "--log", &log, "--generalize-paths"],
+    );
+    assert_eq!(code, 0, "{yaml}");
+    assert!(yaml.contains("\"/inventory/{*}\""), "{yaml}");
+    assert!(
+        yaml.contains("# /inventory/{*} stands for 3 recorded paths"),
+        "{yaml}"
+    );
+
+    // In place of the shop's own policies it decides the log as recorded.
+    let copy = folder.path().join("copy");
+    for part in ["identities/shop", "policies"] {
+        fs::create_dir_all(copy.join(part)).unwrap();
+    }
+    let from = Path::new(&shop);
+    fs::copy(from.join("ravelin.yaml"), copy.join("ravelin.yaml")).unwrap();
+    for file in fs::read_dir(from.join("identities/shop")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(
+            file.path(),
+            copy.join("identities/shop").join(file.file_name()),
+        )
+        .unwrap();
+    }
+    fs::write(copy.join("policies/recorded.yaml"), yaml).unwrap();
+    let copy = copy.display().to_string();
+    let (code, out, err) = policy(folder.path(), &["replay", &copy, "--log", &log]);
+    assert_eq!(code, 0, "{out}{err}");
+}
+
+#[test]
+fn suggest_ends_with_1_when_something_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = shop().display().to_string();
+    let rows = [
+        row("gone", "GET", "/inventory/1", true),
+        row("orders", "GET", "/a", true),
+    ];
+    let log = log(folder.path(), &rows);
+    let (code, out, _) = policy(folder.path(), &["suggest", &shop, "--log", &log]);
+    assert_eq!(code, 1, "{out}");
+    assert!(
+        out.contains("# Left out, 1 calls: the caller is not an identity"),
+        "{out}"
+    );
+    let (_, out, _) = policy(
+        folder.path(),
+        &["suggest", &shop, "--log", &log, "-o", "json"],
+    );
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["left_out"][0]["calls"], json!(1));
+}
+
+#[test]
+fn coverage_names_untested_rules_with_file_and_line_and_holds_a_minimum() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = shop().display().to_string();
+    let (code, out, _) = policy(folder.path(), &["coverage", &shop]);
+    assert_eq!(code, 0, "{out}");
+    assert!(
+        out.contains("coverage ") && out.contains("shop/deny-admin rule 1 (DENY)"),
+        "{out}"
+    );
+    let log = log(
+        folder.path(),
+        &[row("orders", "GET", "/inventory/42", true)],
+    );
+    let (code, out, _) = policy(
+        folder.path(),
+        &[
+            "coverage",
+            &shop,
+            "--log",
+            &log,
+            "--no-tests",
+            "--min",
+            "90",
+        ],
+    );
+    assert_eq!(code, 1, "{out}");
+    assert!(
+        out.contains(
+            "untested shop/payments-allow-orders rule 1 (ALLOW)  policies/shop/payments.yaml:"
+        ),
+        "{out}"
+    );
+    let (_, out, _) = policy(folder.path(), &["coverage", &shop, "-o", "json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert!(json["percent"].as_u64().unwrap() > 50, "{out}");
+    assert!(json["rules"][0]["parts"].is_array());
+}
+
+#[test]
+fn test_writes_junit_and_fails_below_the_minimum() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = shop().display().to_string();
+    let junit = folder.path().join("report.xml");
+    let junit = junit.to_str().unwrap();
+    let (code, out, _) = policy(
+        folder.path(),
+        &["test", &shop, "--coverage", "--junit", junit],
+    );
+    assert_eq!(code, 0, "{out}");
+    assert!(
+        out.contains(" cases, 0 failed") && out.contains("coverage "),
+        "{out}"
+    );
+    let xml = fs::read_to_string(junit).unwrap();
+    assert!(
+        xml.contains("failures=\"0\"") && xml.contains("<testcase classname=\"shop/"),
+        "{xml}"
+    );
+    let (code, _, _) = policy(
+        folder.path(),
+        &["test", &shop, "--coverage", "--min", "100"],
+    );
+    assert_eq!(code, 1);
+    assert_eq!(policy(folder.path(), &["test", &shop, "--min", "100"]).0, 2);
+    let (_, out, _) = policy(folder.path(), &["test", &shop, "--coverage", "-o", "json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["cases"][0]["passed"], json!(true));
+}
+
+/// A folder with one workload and these policies.
+fn mesh(folder: &Path, policies: &str) -> String {
+    fs::write(
+        folder.join("ravelin.yaml"),
+        "apiVersion: ravelin.dev/v1\nkind: MeshConfig\nspec: {trustDomain: td, extensionProviders: [{name: authz, envoyExtAuthzGrpc: {service: 127.0.0.1, port: 9000}}]}\n",
+    )
+    .unwrap();
+    let identity = "apiVersion: ravelin.dev/v1\nkind: WorkloadIdentity\nmetadata: {name: a, namespace: n, labels: {app: a}}\nspec: {selectors: ['launch:name:a']}\n";
+    fs::write(folder.join("all.yaml"), format!("{identity}{policies}")).unwrap();
+    folder.display().to_string()
+}
+
+#[test]
+fn explain_takes_everything_that_a_call_has_and_shows_custom_audit_and_dry_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let header = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n";
+    let policies = format!(
+        "{header}metadata: {{name: allow, namespace: n, annotations: {{ravelin.dev/not-after: '2030-01-01T00:00:00Z'}}}}
+spec:
+  rules:
+  - when:
+    - {{key: connection.sni, values: [a.n]}}
+    - {{key: remote.ip, values: [203.0.113.9]}}
+    - {{key: destination.ip, values: [10.0.0.1]}}
+{header}metadata: {{name: later, namespace: n, annotations: {{istio.io/dry-run: 'true'}}}}
+spec: {{action: DENY, rules: [{{}}]}}
+{header}metadata: {{name: ask, namespace: n}}
+spec: {{action: CUSTOM, provider: {{name: authz}}, rules: [{{to: [{{operation: {{paths: [/asked]}}}}]}}]}}
+"
+    );
+    let mesh = mesh(folder.path(), &policies);
+    let whole = [
+        "explain",
+        &mesh,
+        "--from",
+        "a",
+        "--to",
+        "a",
+        "--path",
+        "/asked",
+        "--sni",
+        "a.n",
+        "--remote-ip",
+        "203.0.113.9",
+        "--destination-ip",
+        "10.0.0.1",
+        "--at",
+        "2029-01-01T00:00:00Z",
+    ];
+    let (code, out, err) = policy(folder.path(), &whole);
+    assert_eq!(code, 0, "{out}{err}");
+    for part in [
+        "allow by n/allow rule 1",
+        "audited",
+        "with the dry-run policies enforced: deny",
+        "external authorizer `authz`",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let (_, out, _) = policy(folder.path(), &[whole.as_slice(), &["-o", "json"]].concat());
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["custom"]["provider"], json!("authz"));
+    assert_eq!(
+        json["explanation"]["decision"]["shadow"]["is_allowed"],
+        json!(false)
+    );
+
+    for changed in [
+        ("a.n", "b.n"),
+        ("203.0.113.9", "203.0.113.8"),
+        ("10.0.0.1", "10.0.0.2"),
+    ] {
+        let call: Vec<&str> = whole
+            .iter()
+            .map(|part| if *part == changed.0 { changed.1 } else { part })
+            .collect();
+        assert_eq!(policy(folder.path(), &call).0, 1, "{changed:?}");
+    }
+    // Outside of its window the policy does not exist.
+    let (in_time, late) = ("2029-01-01T00:00:00Z", "2031-01-01T00:00:00Z");
+    let call: Vec<&str> = whole
+        .iter()
+        .map(|part| if *part == in_time { late } else { part })
+        .collect();
+    let (_, out, _) = policy(folder.path(), &call);
+    assert!(out.contains("no ALLOW policy is attached"), "{out}");
+    let (code, out, _) = policy(folder.path(), &["explain", &mesh, "--to", "a"]);
+    assert!(code == 1 && out.contains("plaintext_refused"), "{out}");
+    assert_eq!(
+        policy(
+            folder.path(),
+            &["explain", &mesh, "--to", "a", "--at", "noon"]
+        )
+        .0,
+        2
+    );
 }

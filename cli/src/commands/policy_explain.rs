@@ -11,12 +11,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Args;
 use ravelin_policies::{
-    Connection, HttpCall, KeyAddress, KeySource, MeshSet, RequestView, SignatureVerifier,
-    WorkloadPolicies,
+    Connection, CustomCheck, Explanation, HttpCall, KeyAddress, KeySource, MeshSet, RequestView,
+    SignatureVerifier, WorkloadPolicies,
 };
 use ravelin_proto::jwks::{Curve, Jwk, JwkKey, JwkSet};
 use ravelin_proto::jws::JwsAlgorithm;
 use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
+use ravelin_proto::time::Timestamp;
 use serde_json::{Map, Value, json};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -29,11 +30,13 @@ use std::time::Duration;
   ravelin policy explain --from orders --to inventory --path /inventory/42
   ravelin policy explain --from orders --to payments --method POST --path /pay --audience payments
   ravelin policy explain --from notifications --to payments --method POST --path /pay
-Exit code 1: the call would be denied.")]
+  ravelin policy explain --to inventory --path /inventory/42          a caller in plain text
+  ravelin policy explain --from orders --to inventory --at 2026-12-31T23:00:00Z --sni inventory.shop -o json
+Exit code 0: the call would be allowed, if an external authorizer that is asked agrees. 1: denied. 2: bad input.")]
 pub(crate) struct ExplainArguments {
     /// The mesh folder; default: the current one, else policies/examples/shop
     mesh: Option<PathBuf>,
-    /// Who calls: a SPIFFE ID, NAMESPACE/NAME or NAME; nobody with an identity otherwise
+    /// Who calls: a SPIFFE ID, NAMESPACE/NAME or NAME; without it, a caller in plain text
     #[arg(long)]
     from: Option<String>,
     /// Who is called: a SPIFFE ID, NAMESPACE/NAME or NAME
@@ -63,6 +66,18 @@ pub(crate) struct ExplainArguments {
     /// Address of the caller
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     source_ip: IpAddr,
+    /// Address of the client, where forwarding headers are trusted; default: the caller's
+    #[arg(long)]
+    remote_ip: Option<IpAddr>,
+    /// Address that is called
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    destination_ip: IpAddr,
+    /// Server name of the TLS handshake
+    #[arg(long)]
+    sni: Option<String>,
+    /// When, in RFC 3339; default: now
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    at: Option<Timestamp>,
     /// A connection whose content is not HTTP
     #[arg(long)]
     tcp: bool,
@@ -74,6 +89,8 @@ struct Explained {
     code: String,
     text: String,
     detail: Value,
+    /// Provider and rule of the question to an external authorizer.
+    custom: Value,
 }
 
 /// Explains the call.
@@ -86,7 +103,7 @@ pub(crate) fn run(arguments: ExplainArguments, shared: &Shared) -> Outcome {
         }
     } else {
         print_one(
-            json!({"is_allowed": explained.is_allowed, "code": explained.code, "explanation": explained.detail}),
+            json!({"is_allowed": explained.is_allowed, "code": explained.code, "custom": explained.custom, "explanation": explained.detail}),
             shared.output,
         )?;
     }
@@ -112,20 +129,35 @@ fn explain(mesh: &MeshSet, arguments: ExplainArguments) -> Result<Explained, Fai
     let connection = Connection {
         principal: from.clone(),
         source_ip: arguments.source_ip,
-        remote_ip: arguments.source_ip,
-        destination_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        remote_ip: arguments.remote_ip.unwrap_or(arguments.source_ip),
+        destination_ip: arguments.destination_ip,
         destination_port: arguments.port.unwrap_or_else(|| port(mesh, &to)),
-        sni: None,
+        sni: arguments.sni,
     };
+    let at = arguments.at.unwrap_or_else(now);
+    let is_plain_text_refused = from.is_none()
+        && !policies
+            .peer_mode(connection.destination_port)
+            .accepts_plain_text();
     if arguments.tcp {
-        return Ok(of_engine(&policies.explain_tcp(&connection, now())));
+        let explained = of_engine(
+            &policies.explain_tcp(&connection, at),
+            &policies.custom_tcp(&connection, at),
+        );
+        return Ok(explained.unless_closed(is_plain_text_refused));
     }
     let path = match policies.normalize(&arguments.path) {
         Ok(path) => path,
         Err(refusal) => return Ok(refused(400, refusal.code(), &refusal.to_string())),
     };
     let mut headers = arguments.headers;
-    if let Some(token) = token(mesh, from.as_ref(), arguments.audience, arguments.claims)? {
+    if let Some(token) = token(
+        mesh,
+        from.as_ref(),
+        arguments.audience,
+        arguments.claims,
+        at,
+    )? {
         headers.push(("authorization".to_owned(), format!("Bearer {token}")));
     }
     let view = RequestView {
@@ -133,14 +165,13 @@ fn explain(mesh: &MeshSet, arguments: ExplainArguments) -> Result<Explained, Fai
         query: path.query(),
         headers: &headers,
     };
-    let identity =
-        match policies
-            .authentication()
-            .authenticate(&view, &AnyKey, &AnySignature, now())
-        {
-            Ok(identity) => identity,
-            Err(refusal) => return Ok(refused(refusal.status, refusal.code, &refusal.message)),
-        };
+    let identity = match policies
+        .authentication()
+        .authenticate(&view, &AnyKey, &AnySignature, at)
+    {
+        Ok(identity) => identity,
+        Err(refusal) => return Ok(refused(refusal.status, refusal.code, &refusal.message)),
+    };
     let host = arguments.host.unwrap_or_else(|| host(mesh, &to));
     let call = HttpCall {
         connection: &connection,
@@ -149,17 +180,67 @@ fn explain(mesh: &MeshSet, arguments: ExplainArguments) -> Result<Explained, Fai
         path: &path,
         headers: &headers,
         identity: &identity,
-        now: now(),
+        now: at,
     };
-    Ok(of_engine(&policies.explain_http(&call)))
+    let explained = of_engine(&policies.explain_http(&call), &policies.custom_http(&call));
+    Ok(explained.unless_closed(is_plain_text_refused))
 }
 
-fn of_engine(explanation: &ravelin_policies::Explanation) -> Explained {
-    Explained {
-        is_allowed: explanation.decision.is_allowed,
-        code: explanation.decision.code.to_owned(),
+/// The decision, and before it the question to an external authorizer.
+fn of_engine(explanation: &Explanation, custom: &CustomCheck) -> Explained {
+    let decision = &explanation.decision;
+    let mut explained = Explained {
+        is_allowed: decision.is_allowed,
+        code: decision.code.to_owned(),
         text: explanation.to_string(),
         detail: json!(explanation),
+        custom: Value::Null,
+    };
+    match custom {
+        CustomCheck::NotNeeded => {}
+        CustomCheck::Ask { provider, by } => {
+            explained.text = format!(
+                "{}\n  first the external authorizer `{}` is asked, and has to agree: {by}",
+                explained.text, provider.name
+            );
+            explained.custom = json!({"provider": provider.name, "by": by});
+        }
+        CustomCheck::Refuse { code, by } => {
+            explained.is_allowed = false;
+            (*code).clone_into(&mut explained.code);
+            explained.text = format!(
+                "deny ({code}) by {by}\n  the external authorizer of this CUSTOM policy cannot be asked\nwithout it: {}",
+                explained.text
+            );
+            explained.custom = json!({"provider": null, "code": code, "by": by});
+        }
+    }
+    if let Some(shadow) = &decision.shadow
+        && shadow.is_allowed == decision.is_allowed
+    {
+        explained
+            .text
+            .push_str("\n  the dry-run policies would not change that");
+    }
+    explained
+}
+
+impl Explained {
+    /// A caller in plain text does not get as far as policies where mutual TLS is required (rule 82).
+    fn unless_closed(self, is_closed: bool) -> Self {
+        if !is_closed {
+            return self;
+        }
+        let code = "plaintext_refused";
+        Self {
+            is_allowed: false,
+            code: code.to_owned(),
+            text: format!(
+                "refuse ({code})\n  the port takes mutual TLS alone, and a caller without --from has no identity\npolicies by themselves: {}",
+                self.text
+            ),
+            ..self
+        }
     }
 }
 
@@ -169,6 +250,7 @@ fn refused(status: u16, code: &str, message: &str) -> Explained {
         code: code.to_owned(),
         text: format!("refuse {status} ({code})\n  {message}"),
         detail: json!({"status": status, "code": code, "reason": message}),
+        custom: Value::Null,
     }
 }
 
@@ -239,6 +321,7 @@ fn token(
     from: Option<&SpiffeId>,
     audience: Option<String>,
     over: Option<Map<String, Value>>,
+    at: Timestamp,
 ) -> Result<Option<String>, Failure> {
     if audience.is_none() && over.is_none() {
         return Ok(None);
@@ -251,7 +334,6 @@ fn token(
         claims.insert("sub".to_owned(), json!(from));
         claims.insert("aud".to_owned(), json!([audience]));
     }
-    let at = now();
     claims.insert("iat".to_owned(), json!(at.unix_secs()));
     claims.insert(
         "exp".to_owned(),
@@ -312,6 +394,11 @@ impl SignatureVerifier for AnySignature {
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("write `NAME: VALUE`")?;
     Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse_rfc3339(text)
+        .ok_or_else(|| "write a time of RFC 3339, such as `2026-01-31T12:00:00Z`".to_owned())
 }
 
 fn claims(text: &str) -> Result<Map<String, Value>, String> {

@@ -41,11 +41,10 @@ pub(crate) struct ReplayArguments {
 
 /// Replays the log.
 pub(crate) fn run(arguments: ReplayArguments, shared: &Shared) -> Outcome {
-    let files = mesh_folder::read(&config::mesh_folder(arguments.mesh.as_deref()))?;
-    let mesh = mesh_folder::load(&files)?;
+    let mesh = mesh_folder::load_offline(&config::mesh_folder(arguments.mesh.as_deref()))?;
     let base = match &arguments.base {
         None => None,
-        Some(base) => Some(mesh_folder::load(&mesh_folder::read(base)?)?),
+        Some(base) => Some(mesh_folder::load_offline(base)?),
     };
     let mut replay = Replay::new(&mesh, base.as_ref(), arguments.with_dry_run);
     let read = decision_log::read(&arguments.log, &mut |line| match line {
