@@ -3,8 +3,8 @@
 //! Pure. A change that is not allowed is left out; the rest of the answer holds.
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{StatusCode, Uri};
 
 use crate::head;
 
@@ -118,10 +118,10 @@ pub fn apply(headers: &mut HeaderMap, changes: &[HeaderChange]) {
 impl Changes {
     /// Changes the headers of the call.
     pub fn apply(&self, headers: &mut HeaderMap) {
+        apply(headers, &self.upstream);
         for name in &self.removed {
             head::remove_spellings(headers, name.as_str());
         }
-        apply(headers, &self.upstream);
     }
 
     /// The target with its query changed; none if it stays as it is.
@@ -150,12 +150,11 @@ impl Changes {
                 .any(|other| decoded(other) == name)
         });
         pairs.extend(set.map(|(name, value)| format!("{}={}", encoded(name), encoded(value))));
-        let target = if pairs.is_empty() {
+        Some(if pairs.is_empty() {
             path.to_owned()
         } else {
             format!("{path}?{}", pairs.join("&"))
-        };
-        target.parse::<Uri>().ok().map(|_| target)
+        })
     }
 }
 
@@ -272,6 +271,20 @@ mod tests {
             &[HeaderChange::upstream(b"x-user", b"new", How::Set).unwrap()],
         );
         assert_eq!(headers.get("x_user"), None);
+    }
+
+    #[test]
+    fn what_is_set_and_removed_is_removed() {
+        let mut headers = HeaderMap::new();
+        let changes = Changes {
+            upstream: HeaderChange::upstream(b"x-user", b"new", How::Set)
+                .into_iter()
+                .collect(),
+            removed: removable("X-User").into_iter().collect(),
+            ..Changes::default()
+        };
+        changes.apply(&mut headers);
+        assert!(headers.is_empty());
     }
 
     #[test]

@@ -317,3 +317,104 @@ fn time_of(time: Timestamp) -> prost_types::Timestamp {
         nanos: nanos.saturating_mul(1_000_000),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Name, HTTP status, gRPC status, body, and whether that is a message.
+    type FrameRow = (&'static str, u16, Option<&'static str>, &'static [u8], bool);
+
+    fn whole(status: u16, grpc_status: Option<&str>, body: &[u8]) -> Whole {
+        let response = http::Response::builder().status(status).body(()).unwrap();
+        let mut trailers = HeaderMap::new();
+        if let Some(grpc_status) = grpc_status {
+            trailers.insert("grpc-status", grpc_status.parse().unwrap());
+        }
+        Whole {
+            head: response.into_parts().0,
+            body: Bytes::copy_from_slice(body),
+            trailers,
+        }
+    }
+
+    #[test]
+    fn rule_61_an_answer_is_one_whole_message_or_none() {
+        const GOOD: [u8; 7] = [0, 0, 0, 0, 2, 0x0a, 0];
+        let rows: [FrameRow; 12] = [
+            ("a message", 200, Some("0"), &GOOD, true),
+            ("an empty message", 200, Some("0"), &[0, 0, 0, 0, 0], true),
+            ("nothing", 200, Some("0"), &[], false),
+            ("half a prefix", 200, Some("0"), &[0, 0, 0], false),
+            (
+                "compressed",
+                200,
+                Some("0"),
+                &[1, 0, 0, 0, 2, 0x0a, 0],
+                false,
+            ),
+            (
+                "too short",
+                200,
+                Some("0"),
+                &[0, 0, 0, 0, 9, 0x0a, 0],
+                false,
+            ),
+            ("too long", 200, Some("0"), &[0, 0, 0, 0, 1, 0x0a, 0], false),
+            (
+                "huge",
+                200,
+                Some("0"),
+                &[0, 255, 255, 255, 255, 0x0a],
+                false,
+            ),
+            (
+                "no protobuf",
+                200,
+                Some("0"),
+                &[0, 0, 0, 0, 2, 0x0a, 9],
+                false,
+            ),
+            ("an error", 200, Some("14"), &GOOD, false),
+            ("no status", 200, None, &GOOD, false),
+            ("another HTTP status", 503, Some("0"), &GOOD, false),
+        ];
+        for (name, status, grpc_status, body, is_message) in rows {
+            let got = response(&whole(status, grpc_status, body));
+            assert_eq!(got.is_ok(), is_message, "{name}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn rule_6_only_a_clear_yes_is_a_yes() {
+        use auth::check_response::HttpResponse::{DeniedResponse, OkResponse};
+        use ravelin_proto::pb::google::rpc::Status;
+        let ok = || OkResponse(auth::OkHttpResponse::default());
+        let denied = || DeniedResponse(auth::DeniedHttpResponse::default());
+        let rows = [
+            ("yes", Some(0), Some(ok()), Some(true)),
+            ("status alone", Some(0), None, Some(true)),
+            ("ok alone", None, Some(ok()), Some(true)),
+            ("no", Some(7), Some(denied()), Some(false)),
+            ("status alone", Some(7), None, Some(false)),
+            ("denied alone", None, Some(denied()), Some(false)),
+            ("no, with changes", Some(7), Some(ok()), Some(false)),
+            ("both", Some(0), Some(denied()), None),
+            ("nothing", None, None, None),
+        ];
+        for (name, code, http_response, want) in rows {
+            let status = code.map(|code| Status {
+                code,
+                message: String::new(),
+            });
+            let answer = answer(auth::CheckResponse {
+                status,
+                http_response,
+            });
+            let got = answer
+                .ok()
+                .map(|answer| matches!(answer, Answer::Allowed(_)));
+            assert_eq!(got, want, "{name}");
+        }
+    }
+}
