@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::trie::{index, narrow};
-use super::{Budget, Index, IndexedRule, List, OverBudget, PerList, Question, Removed};
+use super::{Budget, Index, IndexedRule, List, ListGroups, OverBudget, PerList, Question, Removed};
 use crate::attached::Attached;
 use crate::call::{Call, Connection};
 use crate::compile::Options;
@@ -47,8 +47,8 @@ pub(crate) struct Match<'l> {
 pub struct ConnectionPolicies {
     identity: Arc<()>,
     connection: Connection,
-    base: PerList<Box<[u32]>>,
-    added: PerList<Box<[u32]>>,
+    base: PerList<ListGroups>,
+    added: PerList<ListGroups>,
 }
 
 impl ConnectionPolicies {
@@ -224,7 +224,8 @@ impl Layers {
             connection: connection.clone(),
             base: PerList::new(|list| self.base.groups_on(list, &question)),
             added: PerList::new(|list| {
-                added.map_or_else(Box::default, |added| added.index.groups_on(list, &question))
+                let added = added.map(|added| added.index.groups_on(list, &question));
+                added.unwrap_or_default()
             }),
         }
     }

@@ -24,6 +24,7 @@ use crate::call::Call;
 use crate::clause::Condition;
 use crate::compile::Options;
 use crate::decision::RuleRef;
+use crate::limits;
 use crate::schema::{Clause, Effect};
 
 pub(crate) use build::{Budget, OverBudget};
@@ -168,6 +169,9 @@ struct Group {
     tcp: Range,
 }
 
+/// Groups of a list that hold for a connection; `None`: too many to be kept.
+pub(crate) type ListGroups = Option<Box<[u32]>>;
+
 /// What an index is asked.
 #[derive(Clone, Copy)]
 pub(crate) struct Question<'q> {
@@ -176,7 +180,7 @@ pub(crate) struct Question<'q> {
     /// Rules of the index that no longer exist.
     pub(crate) removed: Option<&'q Removed>,
     /// Groups whose conditions hold for the connection, where that is known.
-    pub(crate) groups: Option<&'q PerList<Box<[u32]>>>,
+    pub(crate) groups: Option<&'q PerList<ListGroups>>,
 }
 
 /// A set of rules by number.
@@ -207,13 +211,9 @@ impl Index {
     pub(crate) fn first(&self, list: List, question: &Question<'_>) -> Option<&IndexedRule> {
         let mut best = u32::MAX;
         let effect = list.effect();
-        match question.groups {
+        match question.groups.and_then(|groups| groups.of(list).as_ref()) {
             Some(groups) => {
-                for group in groups
-                    .of(list)
-                    .iter()
-                    .filter_map(|group| self.group(*group))
-                {
+                for group in groups.iter().filter_map(|group| self.group(*group)) {
                     if group.min >= best {
                         break;
                     }
@@ -228,14 +228,23 @@ impl Index {
     }
 
     /// Groups whose conditions hold for the connection, those of the first rules first.
-    pub(crate) fn groups_on(&self, list: List, question: &Question<'_>) -> Box<[u32]> {
+    pub(crate) fn groups_on(&self, list: List, question: &Question<'_>) -> ListGroups {
         let mut found: Vec<(u32, u32)> = Vec::new();
-        self.each_group(list, question, &mut u32::MAX.clone(), |number, group, _| {
+        let mut end = u32::MAX;
+        self.each_group(list, question, &mut end, |number, group, end| {
             found.push((group.min, number));
+            if found.len() > limits::CONNECTION_GROUPS_MAX {
+                // Nothing comes before the first rule: the search ends.
+                *end = 0;
+            }
         });
+        // WHY: a group may be found more than once, so the count alone does not say whether the search was cut short.
+        if end == 0 {
+            return None;
+        }
         found.sort_unstable();
         found.dedup();
-        found.into_iter().map(|(_, number)| number).collect()
+        Some(found.into_iter().map(|(_, number)| number).collect())
     }
 
     fn each_group(

@@ -246,7 +246,7 @@ impl Store {
         let compiled = [offered.map(|offered| &offered.svid), self.svid.as_ref()]
             .into_iter()
             .flatten()
-            .map(|svid| Self::compile(&mesh, &svid.identity.id))
+            .map(|svid| self.compile(&mesh, &svid.identity.id))
             .reduce(Result::or)
             .transpose()?;
         self.policies = compiled;
@@ -350,7 +350,7 @@ impl Store {
         if let Some(mesh) = &self.mesh
             && !is_compiled
         {
-            self.policies = Some(Self::compile(mesh, workload)?);
+            self.policies = Some(self.compile(mesh, workload)?);
         }
         self.svid = Some(offered.svid);
         self.server = offered.server;
@@ -367,14 +367,18 @@ impl Store {
         Ok(bundles.map(build).transpose()?)
     }
 
-    fn compile(mesh: &Mesh, workload: &SpiffeId) -> Result<Policies, ConfigRefusal> {
-        let compiled =
-            WorkloadPolicies::compile(&mesh.set, &mesh.set.workload(workload), mesh.revision)
-                .map_err(|error| ConfigRefusal::Compile {
-                    workload: workload.clone(),
-                    revision: mesh.revision,
-                    reason: error.to_string(),
-                })?;
+    fn compile(&self, mesh: &Mesh, workload: &SpiffeId) -> Result<Policies, ConfigRefusal> {
+        let of = mesh.set.workload(workload);
+        // What did not change since the last revision is shared.
+        let compiled = match &self.policies {
+            Some(before) => before.compiled.recompile(&mesh.set, &of, mesh.revision),
+            None => WorkloadPolicies::compile(&mesh.set, &of, mesh.revision),
+        };
+        let compiled = compiled.map_err(|error| ConfigRefusal::Compile {
+            workload: workload.clone(),
+            revision: mesh.revision,
+            reason: error.to_string(),
+        })?;
         Ok(Policies {
             workload: workload.clone(),
             revision: mesh.revision,
