@@ -73,27 +73,31 @@ impl TokenRefusal {
 /// What tokens of one worker are judged by, beside the snapshot, and what was judged.
 #[derive(Debug)]
 pub struct Tokens {
-    fetched: RefCell<watch::Receiver<Arc<FetchedKeys>>>,
+    changes: RefCell<watch::Receiver<Arc<FetchedKeys>>>,
+    fetched: RefCell<Arc<FetchedKeys>>,
     missing: mpsc::Sender<KeyAddress>,
     memory: RefCell<Memory>,
 }
 
-/// Everything that a judgement of tokens rests on.
-#[derive(Clone, Debug)]
-struct Basis {
-    policies: Arc<WorkloadPolicies>,
-    bundles: Arc<TrustDomainKeys>,
-    fetched: Arc<FetchedKeys>,
+/// Everything that a judgement of tokens rests on. Borrowed: workers share these values, and would contend for the
+/// counts of their owners.
+#[derive(Clone, Copy, Debug)]
+struct Basis<'a> {
+    policies: &'a Arc<WorkloadPolicies>,
+    bundles: &'a Arc<TrustDomainKeys>,
+    fetched: &'a Arc<FetchedKeys>,
 }
 
 impl Tokens {
     /// `fetched` are the keys of remote issuers, `missing` takes the addresses whose keys may have changed.
     pub fn new(
-        fetched: watch::Receiver<Arc<FetchedKeys>>,
+        mut fetched: watch::Receiver<Arc<FetchedKeys>>,
         missing: mpsc::Sender<KeyAddress>,
     ) -> Self {
+        let current = Arc::clone(&fetched.borrow_and_update());
         Self {
-            fetched: RefCell::new(fetched),
+            changes: RefCell::new(fetched),
+            fetched: RefCell::new(current),
             missing,
             memory: RefCell::default(),
         }
@@ -117,17 +121,19 @@ impl Tokens {
             query: path.query(),
             headers: &headers,
         };
+        self.renew_keys();
+        let fetched = self.fetched.borrow();
         let basis = Basis {
-            policies: Arc::clone(&snapshot.policies),
-            bundles: Arc::clone(&snapshot.token_keys),
-            fetched: self.fetched(),
+            policies: &snapshot.policies,
+            bundles: &snapshot.token_keys,
+            fetched: &fetched,
         };
         self.judge(basis, &snapshot.denylist, &request, now)
     }
 
     fn judge(
         &self,
-        basis: Basis,
+        basis: Basis<'_>,
         denylist: &Denylist,
         request: &RequestView<'_>,
         now: Timestamp,
@@ -139,7 +145,7 @@ impl Tokens {
         }
         let digest = memory::digest(&presented);
         let mut memory = self.memory.borrow_mut();
-        memory.rest_on(&basis);
+        memory.rest_on(basis);
         let known = memory
             .get(&digest)
             .filter(|verified| verified.holds_at(now))
@@ -148,7 +154,7 @@ impl Tokens {
             identity
         } else {
             let keys = Keys {
-                basis: &basis,
+                basis,
                 missing: &self.missing,
             };
             let verified = authentication
@@ -167,9 +173,13 @@ impl Tokens {
         Ok(identity)
     }
 
-    /// The fetched keys in use, renewed here when others came.
-    fn fetched(&self) -> Arc<FetchedKeys> {
-        Arc::clone(&self.fetched.borrow_mut().borrow_and_update())
+    /// Takes other fetched keys into use. Without any it costs a look at a number: no lock is taken.
+    fn renew_keys(&self) {
+        let mut changes = self.changes.borrow_mut();
+        if changes.has_changed().unwrap_or(false) {
+            self.fetched
+                .replace(Arc::clone(&changes.borrow_and_update()));
+        }
     }
 }
 
@@ -188,7 +198,7 @@ pub fn is_denied(denylist: &Denylist, identity: &RequestIdentity, now: Timestamp
 }
 
 struct Keys<'a> {
-    basis: &'a Basis,
+    basis: Basis<'a>,
     missing: &'a mpsc::Sender<KeyAddress>,
 }
 

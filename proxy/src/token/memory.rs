@@ -1,12 +1,14 @@
 //! Verified tokens by their digest, bounded in number and bytes, empty whenever the rules or the keys are others.
 
-use quick_cache::Weighter;
-use quick_cache::unsync::Cache;
-use ravelin_policies::{Presented, Verified};
-use ravelin_runtime::crypto;
 use std::sync::Arc;
 
-use super::Basis;
+use quick_cache::Weighter;
+use quick_cache::unsync::Cache;
+use ravelin_policies::{Presented, Verified, WorkloadPolicies};
+use ravelin_runtime::crypto;
+
+use super::{Basis, TrustDomainKeys};
+use crate::jwks::FetchedKeys;
 use crate::limits;
 
 /// The tokens of one request, with their places.
@@ -14,8 +16,16 @@ pub(super) type TokenDigest = [u8; 32];
 
 #[derive(Debug)]
 pub(super) struct Memory {
-    basis: Option<Basis>,
+    basis: Option<HeldBasis>,
     verified: Cache<TokenDigest, Remembered, TokenBytes>,
+}
+
+/// Held, so that no other value can take the address of one of these.
+#[derive(Debug)]
+struct HeldBasis {
+    policies: Arc<WorkloadPolicies>,
+    bundles: Arc<TrustDomainKeys>,
+    fetched: Arc<FetchedKeys>,
 }
 
 #[derive(Clone, Debug)]
@@ -48,10 +58,14 @@ impl Default for Memory {
 
 impl Memory {
     /// INVARIANT: nothing that was judged by other rules or keys than these is left after this call.
-    pub(super) fn rest_on(&mut self, basis: &Basis) {
-        if !self.basis.as_ref().is_some_and(|known| known.is(basis)) {
+    pub(super) fn rest_on(&mut self, basis: Basis<'_>) {
+        if !self.basis.as_ref().is_some_and(|held| held.is(basis)) {
             self.verified.clear();
-            self.basis = Some(basis.clone());
+            self.basis = Some(HeldBasis {
+                policies: Arc::clone(basis.policies),
+                bundles: Arc::clone(basis.bundles),
+                fetched: Arc::clone(basis.fetched),
+            });
         }
     }
 
@@ -80,13 +94,12 @@ impl Memory {
     }
 }
 
-impl Basis {
-    /// The very same values: each is replaced whole when anything in it changes, and is held here, so that no other
-    /// can take its address.
-    fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.policies, &other.policies)
-            && Arc::ptr_eq(&self.bundles, &other.bundles)
-            && Arc::ptr_eq(&self.fetched, &other.fetched)
+impl HeldBasis {
+    /// The very same values: each is replaced whole when anything in it changes.
+    fn is(&self, other: Basis<'_>) -> bool {
+        Arc::ptr_eq(&self.policies, other.policies)
+            && Arc::ptr_eq(&self.bundles, other.bundles)
+            && Arc::ptr_eq(&self.fetched, other.fetched)
     }
 }
 

@@ -142,15 +142,19 @@ impl World {
         }
     }
 
-    fn basis(&self, step: &Step) -> Basis {
+    fn basis(&self, step: &Step) -> Basis<'_> {
         Basis {
-            policies: Arc::clone(&self.policies[step.policies]),
-            bundles: Arc::clone(&self.bundles),
-            fetched: Arc::clone(&self.fetched[step.fetched]),
+            policies: &self.policies[step.policies],
+            bundles: &self.bundles,
+            fetched: &self.fetched[step.fetched],
         }
     }
 
-    fn remembered(&self, step: &Step, basis: Basis) -> Result<Arc<RequestIdentity>, TokenRefusal> {
+    fn remembered(
+        &self,
+        step: &Step,
+        basis: Basis<'_>,
+    ) -> Result<Arc<RequestIdentity>, TokenRefusal> {
         let headers = step.headers();
         let request = view(&headers);
         let now = Timestamp::from_unix_secs(step.now);
@@ -159,7 +163,7 @@ impl World {
     }
 
     /// The same question to an engine without a memory.
-    fn anew(&self, step: &Step, basis: &Basis) -> Result<RequestIdentity, TokenRefusal> {
+    fn anew(&self, step: &Step, basis: Basis<'_>) -> Result<RequestIdentity, TokenRefusal> {
         let headers = step.headers();
         let keys = Keys {
             basis,
@@ -256,7 +260,7 @@ proptest! {
                 step.bearer = last.bearer;
             }
             let basis = world.basis(&step);
-            let want = world.anew(&step, &basis);
+            let want = world.anew(&step, basis);
             let found = world.remembered(&step, basis);
             prop_assert_eq!(found.map(Arc::unwrap_or_clone), want, "{:?}", step);
             last = Some(step);
@@ -375,7 +379,7 @@ fn memory_is_bounded_by_the_bytes_of_its_tokens() {
         let now = Timestamp::from_unix_secs(NOW);
         let found = world
             .tokens
-            .judge(basis.clone(), &world.denylists[0], &view(&headers), now);
+            .judge(basis, &world.denylists[0], &view(&headers), now);
         assert!(found.is_ok());
     }
     assert!(world.tokens.memory.borrow().bytes() <= limits::TOKEN_BYTES_REMEMBERED_MAX);
