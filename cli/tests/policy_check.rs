@@ -132,6 +132,22 @@ fn files_of_istio_without_a_mesh_are_checked_and_never_planned() {
 }
 
 #[test]
+fn a_schema_is_printed_for_every_kind_or_one() {
+    let (code, out, _) = policy(&["schema"]);
+    assert!(
+        code == 0 && out.contains("2020-12") && out.contains("\"AuthorizationPolicy\""),
+        "{out}"
+    );
+    let (code, out, _) = policy(&["schema", "PeerAuthentication"]);
+    assert!(
+        code == 0 && out.contains("portLevelMtls") && !out.contains("jwtRules"),
+        "{out}"
+    );
+    let (code, _, err) = policy(&["schema", "Gateway"]);
+    assert!(code == 2 && err.contains("the kinds are"), "{err}");
+}
+
+#[test]
 fn the_examples_have_no_error() {
     for example in ["shop", "bank"] {
         let (code, out, err) = policy(&["check", &format!("policies/examples/{example}")]);

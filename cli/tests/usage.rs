@@ -37,6 +37,7 @@ fn every_command_has_help_and_its_group_an_example() {
         "apply",
         "rollback",
         "policy check",
+        "policy schema",
         "policy explain",
         "policy replay",
         "policy test",
@@ -93,6 +94,7 @@ fn wrong_usage_ends_with_exit_code_2() {
         "up missing-folder",
         "plan missing-folder",
         "policy check missing-folder",
+        "policy schema VirtualService",
         "audit verify missing.jsonl",
         "audit verify --store missing.db",
     ];

@@ -33,6 +33,8 @@ pub const EXCERPT_CHARS_MAX: usize = 120;
 
 /// Most rules of one policy (rule 19).
 pub const RULES_MAX: usize = 512;
+/// Most rules of all policies of a set.
+pub const SET_RULES_MAX: usize = 500_000;
 /// Most `from` or `to` entries of one rule (rule 19).
 pub const ALTERNATIVES_MAX: usize = 512;
 /// Most conditions of one rule.

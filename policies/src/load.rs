@@ -60,6 +60,9 @@ fn load_set(
     check_files(files)?;
     let mut problems: Vec<Problems<'_>> = files.iter().map(Problems::new).collect();
     let mut documents = read_documents(files, &mut problems);
+    if let Some(found) = too_many_rules(&documents, files) {
+        return Err(finish(problems, vec![found]));
+    }
     documents.sort_by(|one, other| place_in_set(one, files).cmp(&place_in_set(other, files)));
     check_duplicates(files, &documents, &mut problems);
     let data: BTreeMap<&str, &str> = files
@@ -356,6 +359,33 @@ fn check_hosts(files: &[SourceFile], set: &MeshSet, problems: &mut [Problems<'_>
             }
         }
     }
+}
+
+/// More rules than a set may have: nothing of it is read further.
+fn too_many_rules(documents: &[Document], files: &[SourceFile]) -> Option<Diagnostic> {
+    let rules_of = |document: &Document| match &document.spec()?.value {
+        Value::Map(members) => match &members
+            .iter()
+            .find(|member| member.key == "rules")?
+            .value
+            .value
+        {
+            Value::List(rules) => Some(rules.len()),
+            Value::Scalar { .. } | Value::Map(_) => None,
+        },
+        Value::Scalar { .. } | Value::List(_) => None,
+    };
+    let mut count = 0_usize;
+    let past = documents.iter().find(|document| {
+        count = count.saturating_add(rules_of(document).unwrap_or(0));
+        count > limits::SET_RULES_MAX
+    })?;
+    let message = format!(
+        "the policies of the set have more than {} rules",
+        limits::SET_RULES_MAX
+    );
+    let (path, line) = (path_of(files, past.file), past.header.at.line);
+    Some(Diagnostic::error("too-many-rules", &path, line, 1, message))
 }
 
 /// Providers of the MeshConfig whose service nobody serves.

@@ -215,6 +215,32 @@ fn rule_31_and_32_names_of_any_trust_domain_are_found_when_several_are_known() {
 }
 
 #[test]
+fn names_that_no_workload_has_are_found_with_a_suggestion() {
+    let of = |rest: &str| policy("p", &format!("rules: [{{from: [{{source: {{{rest}}}}}]}}]"));
+    for (rest, want) in [
+        ("namespaces: [shpo]", Some("did you mean `shop`?")),
+        ("namespaces: [shop, front, 'sho*', '*']", None),
+        (
+            "serviceAccounts: [ordres]",
+            Some("did you mean `shop/orders`?"),
+        ),
+        ("serviceAccounts: [front/web, orders]", None),
+        (
+            "serviceAccounts: [zebra/zebra]",
+            Some("add a WorkloadIdentity for it, or remove it"),
+        ),
+    ] {
+        let found = lints(MESH, &of(rest));
+        assert_eq!(
+            found.first().and_then(|one| one.help.as_deref()),
+            want,
+            "{rest}"
+        );
+        assert!(found.iter().all(|one| one.code == "unknown-name"));
+    }
+}
+
+#[test]
 fn rule_35_and_53_and_74_tokens_that_match_nobody_or_too_many_are_found() {
     let of = |value: &str| {
         policy(

@@ -407,6 +407,29 @@ fn a_flood_of_findings_is_bounded_and_still_an_error() {
     assert!(set(&many).warnings.len() <= limits::DIAGNOSTICS_MAX + 1);
 }
 
+#[test]
+fn more_rules_than_a_set_may_have_are_refused_by_name() {
+    let rules = vec!["{}"; limits::RULES_MAX].join(",");
+    let policies: Vec<String> = (0..=limits::SET_RULES_MAX / limits::RULES_MAX)
+        .map(|n| policy(&format!("p{n}"), &format!("rules: [{rules}]")))
+        .collect();
+    let mut all = vec![file("ravelin.yaml", CONFIG)];
+    for (n, chunk) in policies.chunks(256).enumerate() {
+        all.push(file(&format!("policies/{n}.yaml"), &chunk.concat()));
+    }
+    let found = load(&all).unwrap_err();
+    assert_eq!(found.0[0].code, "too-many-rules", "{found}");
+    let one = vec!["{}"; 1_000_000].join(",");
+    let huge = policy("p", &format!("rules: [{one}]"));
+    let found = load(&[file("ravelin.yaml", CONFIG), file("policies/a.yaml", &huge)]).unwrap_err();
+    assert_eq!(found.0[0].code, "file-too-large");
+    let some = vec!["{}"; limits::RULES_MAX + 1].join(",");
+    assert_eq!(
+        errors(&policy("p", &format!("rules: [{some}]"))),
+        ["too-many"]
+    );
+}
+
 proptest::proptest! {
     #[test]
     fn loading_never_panics(text in "(apiVersion: security.istio.io/v1\n|kind: AuthorizationPolicy\n|metadata: \\{name: a\\}\n|spec:\n|  rules:\n|  - from:\n|    - source: |\\{principals: |\\[|\\]|\\}|- |a: |\\*|'|\"|\n|\\PC|  ){0,30}") {

@@ -15,6 +15,7 @@ pub(crate) mod policy_check;
 pub(crate) mod policy_coverage;
 pub(crate) mod policy_explain;
 pub(crate) mod policy_replay;
+pub(crate) mod policy_schema;
 pub(crate) mod policy_suggest;
 pub(crate) mod policy_test;
 pub(crate) mod rotate;

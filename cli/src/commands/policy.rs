@@ -1,7 +1,8 @@
 //! `ravelin policy VERB`: a mesh folder offline, without a CA.
 
 use super::{
-    policy_check, policy_coverage, policy_explain, policy_replay, policy_suggest, policy_test,
+    policy_check, policy_coverage, policy_explain, policy_replay, policy_schema, policy_suggest,
+    policy_test,
 };
 use crate::arguments::Shared;
 use crate::exit::Outcome;
@@ -12,6 +13,8 @@ use clap::Subcommand;
 pub(crate) enum PolicyCommand {
     /// Check syntax, types and references, and find what is probably not meant
     Check(policy_check::CheckArguments),
+    /// Print the JSON Schema of the folder's kinds, for an editor
+    Schema(policy_schema::SchemaArguments),
     /// Run the folder's own tests
     Test(policy_test::TestArguments),
     /// Say how a call would be decided, and why
@@ -28,6 +31,7 @@ pub(crate) enum PolicyCommand {
 pub(crate) fn run(command: PolicyCommand, shared: &Shared) -> Outcome {
     match command {
         PolicyCommand::Check(check) => policy_check::run(&check, shared),
+        PolicyCommand::Schema(schema) => policy_schema::run(&schema),
         PolicyCommand::Test(test) => policy_test::run(test, shared),
         PolicyCommand::Explain(explain) => policy_explain::run(*explain, shared),
         PolicyCommand::Replay(replay) => policy_replay::run(replay, shared),

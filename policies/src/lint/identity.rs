@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Findings, Mesh};
-use crate::diagnostic::excerpt;
+use crate::diagnostic::{excerpt, near_miss};
 use crate::matcher::{Pattern, StringMatch};
 use crate::schema::{Clause, Effect, Field, KeyOrigin, Rule};
 use crate::set::MeshSet;
@@ -40,6 +40,74 @@ pub(super) fn any_trust_domain(mesh: &Mesh<'_>, findings: &mut Findings<'_>) {
             }
         }
     }
+}
+
+/// Namespaces and service accounts that no workload of the mesh has, unless they may be of another trust domain.
+pub(super) fn unknown_names(mesh: &Mesh<'_>, findings: &mut Findings<'_>) {
+    if mesh.set.identities.is_empty() || !foreign_domains(mesh.set).is_empty() {
+        return;
+    }
+    let ids = || {
+        mesh.set
+            .identities
+            .iter()
+            .map(|identity| &identity.spiffe_id)
+    };
+    let namespaces: BTreeSet<&str> = ids()
+        .filter_map(|id| account_of(id.path()))
+        .map(|(namespace, _)| namespace)
+        .collect();
+    let accounts: BTreeSet<String> = ids()
+        .filter_map(|id| account_of(id.path()))
+        .map(|(namespace, name)| format!("{namespace}/{name}"))
+        .collect();
+    for policy in mesh.policies() {
+        for clause in policy.rules.iter().flat_map(Rule::clauses) {
+            for pattern in &clause.patterns {
+                let (what, name, near) = match pattern {
+                    Pattern::Text(StringMatch::Exact(name))
+                        if clause.field == Field::Namespace
+                            && !namespaces.contains(name.as_str()) =>
+                    {
+                        (
+                            "namespace",
+                            name.clone(),
+                            near_miss(name, namespaces.iter().copied()),
+                        )
+                    }
+                    Pattern::ServiceAccount { namespace, account } => {
+                        let name = format!("{namespace}/{account}");
+                        if accounts.contains(&name) {
+                            continue;
+                        }
+                        let near = near_miss(&name, accounts.iter().map(String::as_str));
+                        ("service account", name, near)
+                    }
+                    Pattern::Text(_)
+                    | Pattern::Template(_)
+                    | Pattern::Address(_)
+                    | Pattern::Port(_)
+                    | Pattern::RequestPrincipal { .. }
+                    | Pattern::Reference(_) => continue,
+                };
+                let message = format!("no workload has the {what} `{}`", excerpt(&name));
+                let help = near
+                    .unwrap_or_else(|| "add a WorkloadIdentity for it, or remove it".to_owned());
+                findings.warn_line(
+                    "unknown-name",
+                    &policy.location.path,
+                    clause.line,
+                    message,
+                    &help,
+                );
+            }
+        }
+    }
+}
+
+/// Namespace and account of `/ns/NAMESPACE/sa/NAME`.
+fn account_of(path: &str) -> Option<(&str, &str)> {
+    path.strip_prefix("/ns/")?.split_once("/sa/")
 }
 
 /// A name that lets a stranger in: positive in an ALLOW, an exception of a DENY.

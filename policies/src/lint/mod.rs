@@ -21,12 +21,13 @@ use crate::source::SourceFile;
 /// One lint.
 type Check = fn(&Mesh<'_>, &mut Findings<'_>);
 
-const CHECKS: [Check; 12] = [
+const CHECKS: [Check; 13] = [
     rule::split_rules,
     rule::negative_allows,
     rule::denies_by_path,
     rule::hosts_with_ports,
     identity::any_trust_domain,
+    identity::unknown_names,
     claims::bare_issuers,
     claims::unauthenticated_claims,
     claims::loose_tokens,

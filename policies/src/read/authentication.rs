@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use super::jwt_rule::{is_empty_list, read_jwt_rule};
 use super::target::read_target_refs;
+use super::words::PEER_MODES;
 use super::{Header, Reader};
 use crate::diagnostic::excerpt;
 use crate::document::{Node, Value};
 use crate::fields::{Fields, list};
 use crate::limits;
 use crate::schema::{PeerAuthentication, PeerMode, RequestAuthentication};
+use crate::shape;
 
 /// Reads one RequestAuthentication.
 pub(crate) fn read_request_authentication(
@@ -18,7 +20,7 @@ pub(crate) fn read_request_authentication(
     spec: &Node,
     reader: &mut Reader<'_, '_>,
 ) -> Option<RequestAuthentication> {
-    let known = ["selector", "targetRef", "targetRefs", "jwtRules"];
+    let known = shape::REQUEST_AUTHENTICATION.names();
     let fields = Fields::of(spec, "RequestAuthentication", &known, reader.problems)?;
     let has_target_refs = read_target_refs(&fields, reader);
     let selector = reader.selector(&fields);
@@ -44,20 +46,13 @@ pub(crate) fn read_request_authentication(
     })
 }
 
-const MODES: [(&str, Option<PeerMode>); 4] = [
-    ("UNSET", None),
-    ("STRICT", Some(PeerMode::Strict)),
-    ("PERMISSIVE", Some(PeerMode::Permissive)),
-    ("DISABLE", Some(PeerMode::Disable)),
-];
-
 /// Reads one PeerAuthentication.
 pub(crate) fn read_peer_authentication(
     header: &Header,
     spec: &Node,
     reader: &mut Reader<'_, '_>,
 ) -> Option<PeerAuthentication> {
-    let known = ["selector", "mtls", "portLevelMtls"];
+    let known = shape::PEER_AUTHENTICATION.names();
     let fields = Fields::of(spec, "PeerAuthentication", &known, reader.problems)?;
     let selector = reader.selector(&fields);
     let mode = fields.node("mtls").and_then(|node| read_mode(node, reader));
@@ -112,6 +107,6 @@ fn read_port_modes(
 }
 
 fn read_mode(node: &Node, reader: &mut Reader<'_, '_>) -> Option<PeerMode> {
-    let fields = Fields::of(node, "`mtls`", &["mode"], reader.problems)?;
-    fields.word("mode", &MODES, reader.problems).flatten()
+    let fields = Fields::of(node, "`mtls`", &shape::MTLS.names(), reader.problems)?;
+    fields.word("mode", &PEER_MODES, reader.problems).flatten()
 }

@@ -4,12 +4,14 @@ use super::annotations::{check_all_of_used, read_extensions};
 use super::clause::ClauseReader;
 use super::header::is_label;
 use super::target::read_target_refs;
+use super::words::EFFECTS;
 use super::{Header, Reader};
 use crate::diagnostic::{excerpt, near_miss};
 use crate::document::{Node, Value};
 use crate::fields::{Fields, list};
 use crate::limits;
 use crate::schema::{AuthorizationPolicy, Clause, Effect, Field, Rule};
+use crate::shape;
 
 type FieldTable = [(&'static str, &'static str, Field)];
 
@@ -38,27 +40,13 @@ const OPERATION: [(&str, &str, Field); 4] = [
     ("paths", "notPaths", Field::Path),
 ];
 
-const EFFECTS: [(&str, Effect); 4] = [
-    ("ALLOW", Effect::Allow),
-    ("DENY", Effect::Deny),
-    ("AUDIT", Effect::Audit),
-    ("CUSTOM", Effect::Custom),
-];
-
 /// Reads one policy.
 pub(crate) fn read_authorization_policy(
     header: &Header,
     spec: &Node,
     reader: &mut Reader<'_, '_>,
 ) -> Option<AuthorizationPolicy> {
-    let known = [
-        "selector",
-        "targetRef",
-        "targetRefs",
-        "action",
-        "provider",
-        "rules",
-    ];
+    let known = shape::AUTHORIZATION_POLICY.names();
     let fields = Fields::of(spec, "AuthorizationPolicy", &known, reader.problems)?;
     let effect = match fields.member("action") {
         Some(_) => fields.word("action", &EFFECTS, reader.problems),
@@ -152,7 +140,12 @@ fn read_provider(
             "`provider` stands with `action: CUSTOM` alone",
         );
     }
-    let provider = Fields::of(node, "`provider`", &["name"], reader.problems)?;
+    let provider = Fields::of(
+        node,
+        "`provider`",
+        &shape::PROVIDER_NAME.names(),
+        reader.problems,
+    )?;
     let name = provider.required_text("name", reader.problems)?;
     let at = provider.node("name").map_or(node.at, |node| node.at);
     if !is_label(name) {
@@ -203,7 +196,7 @@ fn read_rules(fields: &Fields<'_>, reader: &mut ClauseReader<'_, '_, '_>) -> Vec
 }
 
 fn read_rule(node: &Node, reader: &mut ClauseReader<'_, '_, '_>) -> Option<Rule> {
-    let fields = Fields::of(node, "a rule", &["from", "to", "when"], reader.problems())?;
+    let fields = Fields::of(node, "a rule", &shape::RULE.names(), reader.problems())?;
     let from = read_alternatives(&fields, "from", "source", &SOURCE, reader);
     let to = read_alternatives(&fields, "to", "operation", &OPERATION, reader);
     let conditions = fields

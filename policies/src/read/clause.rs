@@ -52,7 +52,7 @@ impl<'p, 'r, 'f> ClauseReader<'p, 'r, 'f> {
 
     /// One entry of `when`: a clause of its `values`, and one of its `notValues`.
     pub(super) fn condition(&mut self, node: &Node) -> Vec<Clause> {
-        let known = ["key", "values", "notValues"];
+        let known = crate::shape::CONDITION.names();
         let Some(fields) = Fields::of(node, "a condition", &known, self.reader.problems) else {
             return Vec::new();
         };

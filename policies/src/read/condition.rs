@@ -4,7 +4,7 @@ use crate::diagnostic::{excerpt, near_miss};
 use crate::limits;
 use crate::schema::Field;
 
-const KEYS: [(&str, Field); 12] = [
+pub(crate) const KEYS: [(&str, Field); 12] = [
     ("request.auth.principal", Field::RequestPrincipal),
     ("request.auth.audiences", Field::Audience),
     ("request.auth.presenter", Field::Presenter),

@@ -6,6 +6,7 @@ use ravelin_proto::spiffe_id::TrustDomain;
 
 use super::header::is_label;
 use super::provider::read_providers;
+use super::words::{HOST_MATCHING, UNLISTED};
 use super::{Header, Reader};
 use crate::diagnostic::excerpt;
 use crate::document::Node;
@@ -14,6 +15,7 @@ use crate::limits;
 use crate::object::{Location, Metadata};
 use crate::path::PathNormalization;
 use crate::schema::{IdentityDefaults, MeshConfig};
+use crate::shape;
 
 const DEFAULT_PARENT: &str = "/node/local";
 
@@ -60,18 +62,8 @@ pub(crate) fn read_config(
     spec: &Node,
     reader: &mut Reader<'_, '_>,
 ) -> Option<MeshConfig> {
-    let known = [
-        "trustDomain",
-        "trustDomainAliases",
-        "rootNamespace",
-        "defaults",
-        "pathNormalization",
-        "hostMatching",
-        "jwt",
-        "unlistedCalls",
-        "federation",
-        "extensionProviders",
-    ];
+    let mut known = shape::MESH_CONFIG.names();
+    known.push("federation");
     let fields = Fields::of(spec, "MeshConfig", &known, reader.problems)?;
     fields.refuse(&["federation"], reader.problems);
     let name = fields.required_text("trustDomain", reader.problems)?;
@@ -112,15 +104,10 @@ pub(crate) fn read_config(
     ) {
         config.path_normalization = found;
     }
-    let host_words = [("WITH_AND_WITHOUT_PORT", false), ("EXACT", true)];
-    if let Some(found) = fields.word("hostMatching", &host_words, reader.problems) {
+    if let Some(found) = fields.word("hostMatching", &HOST_MATCHING, reader.problems) {
         config.is_host_exact = found;
     }
-    if let Some(found) = fields.word(
-        "unlistedCalls",
-        &[("deny", false), ("allow", true)],
-        reader.problems,
-    ) {
+    if let Some(found) = fields.word("unlistedCalls", &UNLISTED, reader.problems) {
         config.are_unlisted_calls_allowed = found;
     }
     if let Some(node) = fields.node("extensionProviders") {
@@ -148,7 +135,7 @@ fn trust_domain(
 }
 
 fn read_defaults(node: &Node, config: &mut MeshConfig, reader: &mut Reader<'_, '_>) {
-    let known = ["parentId", "x509SvidTtl", "jwtSvidTtl"];
+    let known = shape::IDENTITY_DEFAULTS.names();
     let Some(fields) = Fields::of(node, "`defaults`", &known, reader.problems) else {
         return;
     };
@@ -164,7 +151,7 @@ fn read_defaults(node: &Node, config: &mut MeshConfig, reader: &mut Reader<'_, '
 }
 
 fn read_jwt(node: &Node, config: &mut MeshConfig, reader: &mut Reader<'_, '_>) {
-    let known = ["clockSkew", "requireExpiry", "typedClaims"];
+    let known = shape::JWT.names();
     let Some(fields) = Fields::of(node, "`jwt`", &known, reader.problems) else {
         return;
     };

@@ -9,7 +9,7 @@ use crate::diagnostic::{Problems, Span, excerpt, near_miss};
 use super::header::KINDS;
 
 /// Kinds of Kubernetes that only run or describe something, each with what says so here.
-const IGNORED: [(&str, &str, &str); 16] = [
+pub(crate) const IGNORED: [(&str, &str, &str); 16] = [
     ("Namespace", "v1", "`metadata.namespace` says it"),
     ("ServiceAccount", "v1", "a WorkloadIdentity says it"),
     ("Service", "v1", "a ServiceEntry says it"),

@@ -6,11 +6,13 @@ use ravelin_proto::selector::Selector;
 use ravelin_proto::spiffe_id::TrustDomain;
 
 use super::config::ttl;
+use super::words::LAUNCH_PROTOCOLS;
 use super::{Header, Reader};
 use crate::diagnostic::excerpt;
 use crate::document::Node;
 use crate::fields::{Fields, port};
-use crate::schema::{Launch, LaunchProtocol, WorkloadIdentity};
+use crate::schema::{Launch, WorkloadIdentity};
+use crate::shape;
 
 /// Reads one identity. All that a registration entry must meet is checked here.
 pub(crate) fn read_identity(
@@ -18,18 +20,7 @@ pub(crate) fn read_identity(
     spec: &Node,
     reader: &mut Reader<'_, '_>,
 ) -> Option<WorkloadIdentity> {
-    let known = [
-        "spiffeId",
-        "selectors",
-        "parentId",
-        "x509SvidTtl",
-        "jwtSvidTtl",
-        "dnsNames",
-        "federatesWith",
-        "hint",
-        "isAdmin",
-        "launch",
-    ];
+    let known = shape::WORKLOAD_IDENTITY.names();
     let fields = Fields::of(spec, "WorkloadIdentity", &known, reader.problems)?;
     let metadata = &header.metadata;
     let default_path = format!("/ns/{}/sa/{}", metadata.namespace, metadata.name);
@@ -143,16 +134,15 @@ fn check(
 }
 
 fn read_launch(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Launch> {
-    let known = ["command", "port", "inbound", "outbound", "protocol"];
+    let known = shape::LAUNCH.names();
     let fields = Fields::of(node, "`launch`", &known, reader.problems)?;
     let number = fields.required("port", reader.problems);
     let number = number.and_then(|node| port(node, "port", reader.problems));
     let command = fields.texts("command", reader.problems);
     let inbound = address(&fields, "inbound", reader);
     let outbound = address(&fields, "outbound", reader);
-    let words = [("http", LaunchProtocol::Http), ("tcp", LaunchProtocol::Tcp)];
     let protocol = fields
-        .word("protocol", &words, reader.problems)
+        .word("protocol", &LAUNCH_PROTOCOLS, reader.problems)
         .unwrap_or_default();
     Some(Launch {
         command: command

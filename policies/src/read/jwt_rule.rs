@@ -9,25 +9,15 @@ use crate::document::{Node, Value};
 use crate::fields::{Fields, list};
 use crate::limits;
 use crate::schema::{JwtRule, KeyOrigin, TokenPlace};
-
-const KNOWN: [&str; 13] = [
-    "issuer",
-    "audiences",
-    "jwksUri",
-    "jwks",
-    "jwksFile",
-    "fromHeaders",
-    "fromParams",
-    "fromCookies",
-    "outputPayloadToHeader",
-    "outputClaimToHeaders",
-    "forwardOriginalToken",
-    "timeout",
-    "spaceDelimitedClaims",
-];
+use crate::shape;
 
 pub(super) fn read_jwt_rule(node: &Node, reader: &mut Reader<'_, '_>) -> Option<JwtRule> {
-    let fields = Fields::of(node, "a JWT rule", &KNOWN, reader.problems)?;
+    let fields = Fields::of(
+        node,
+        "a JWT rule",
+        &shape::JWT_RULE.names(),
+        reader.problems,
+    )?;
     let issuer = read_issuer(&fields, reader);
     let timeout = read_timeout(&fields, reader);
     let keys = read_keys(&fields, issuer, timeout, reader);
@@ -136,7 +126,8 @@ fn read_places(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> Vec<TokenPla
     if let Some(node) = given("fromHeaders") {
         for item in list(node, "fromHeaders", limits::VALUES_MAX, reader.problems) {
             let what = "an entry of `fromHeaders`";
-            let Some(entry) = Fields::of(item, what, &["name", "prefix"], reader.problems) else {
+            let Some(entry) = Fields::of(item, what, &shape::TOKEN_HEADER.names(), reader.problems)
+            else {
                 continue;
             };
             let prefix = entry.text("prefix", reader.problems);
@@ -180,7 +171,8 @@ fn read_claim_headers(
     };
     for item in list(node, name, limits::VALUES_MAX, reader.problems) {
         let what = "an entry of `outputClaimToHeaders`";
-        let Some(entry) = Fields::of(item, what, &["header", "claim"], reader.problems) else {
+        let Some(entry) = Fields::of(item, what, &shape::CLAIM_HEADER.names(), reader.problems)
+        else {
             continue;
         };
         let claim = entry.required_text("claim", reader.problems);

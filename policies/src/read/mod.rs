@@ -17,6 +17,7 @@ mod provider;
 mod reference;
 mod service_entry;
 mod target;
+pub(crate) mod words;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,8 +26,10 @@ use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
 
 pub(crate) use authentication::{read_peer_authentication, read_request_authentication};
 pub(crate) use authorization::read_authorization_policy;
+pub(crate) use condition::KEYS as CONDITION_KEYS;
 pub(crate) use config::{default_config, read_config};
-pub(crate) use header::{Header, Kind, flatten, read_header};
+pub(crate) use foreign::IGNORED as IGNORED_KINDS;
+pub(crate) use header::{EXPORTED, Header, KINDS, Kind, flatten, read_header};
 pub(crate) use identity::read_identity;
 pub(crate) use policy_test::read_policy_test;
 pub(crate) use provider::check_provider_services;
@@ -153,7 +156,12 @@ impl Reader<'_, '_> {
 
     /// `matchLabels`, exact, without `*` (rule 65).
     fn match_labels(&mut self, node: &Node) -> Option<Labels> {
-        let fields = Fields::of(node, "`selector`", &["matchLabels"], self.problems)?;
+        let fields = Fields::of(
+            node,
+            "`selector`",
+            &crate::shape::SELECTOR.names(),
+            self.problems,
+        )?;
         fields.required("matchLabels", self.problems)?;
         let labels = fields.labels("matchLabels", self.problems);
         let at = fields.key_at("matchLabels");

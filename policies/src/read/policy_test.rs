@@ -6,12 +6,14 @@ use ravelin_proto::spiffe_id::SpiffeId;
 use ravelin_proto::time::Timestamp;
 use serde_json::Value as Json;
 
+use super::words::{CASE_PROTOCOLS, EXPECTATIONS, SHADOWS};
 use super::{Header, Reader};
 use crate::diagnostic::{Span, excerpt, near_miss};
 use crate::document::{Node, Value};
 use crate::fields::{Fields, boolean, integer, list, text, texts};
 use crate::limits;
-use crate::schema::{Expectation, ExpectedCheck, PolicyTest, TestCase};
+use crate::schema::{ExpectedCheck, PolicyTest, TestCase};
+use crate::shape;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -21,7 +23,12 @@ pub(crate) fn read_policy_test(
     spec: &Node,
     reader: &mut Reader<'_, '_>,
 ) -> Option<PolicyTest> {
-    let fields = Fields::of(spec, "PolicyTest", &["workload", "cases"], reader.problems)?;
+    let fields = Fields::of(
+        spec,
+        "PolicyTest",
+        &shape::POLICY_TEST.names(),
+        reader.problems,
+    )?;
     let written = fields.required_text("workload", reader.problems);
     let at = fields.node("workload").map_or(fields.at, |node| node.at);
     let workload = written.and_then(|written| workload(written, at, reader));
@@ -75,46 +82,12 @@ fn workload(written: &str, at: Span, reader: &mut Reader<'_, '_>) -> Option<Spif
     found.map(|identity| identity.spiffe_id.clone())
 }
 
-const CASE_FIELDS: [&str; 21] = [
-    "name",
-    "at",
-    "from",
-    "sourceIp",
-    "remoteIp",
-    "destinationIp",
-    "port",
-    "sni",
-    "protocol",
-    "method",
-    "host",
-    "path",
-    "headers",
-    "claims",
-    "expect",
-    "policy",
-    "rule",
-    "code",
-    "audited",
-    "shadow",
-    "custom",
-];
-
-const EXPECTATIONS: [(&str, Expectation); 3] = [
-    ("allow", Expectation::Allow),
-    ("deny", Expectation::Deny),
-    ("refuse", Expectation::Refuse),
-];
-
-/// What dry-run policies can make of a call; a path is refused before them.
-const SHADOWS: [(&str, Expectation); 2] =
-    [("allow", Expectation::Allow), ("deny", Expectation::Deny)];
-
 fn read_case(
     node: &Node,
     destination: Option<&SpiffeId>,
     reader: &mut Reader<'_, '_>,
 ) -> Option<TestCase> {
-    let fields = Fields::of(node, "a case", &CASE_FIELDS, reader.problems)?;
+    let fields = Fields::of(node, "a case", &shape::CASE.names(), reader.problems)?;
     let name = fields.required_text("name", reader.problems);
     let from = read_caller(&fields, reader);
     let source_ip = address(&fields, "sourceIp", reader).unwrap_or(LOOPBACK);
@@ -237,9 +210,8 @@ fn read_caller(
 
 /// True for `tcp`, which has nothing of a request.
 fn read_protocol(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> bool {
-    let words = [("http", false), ("tcp", true)];
     let is_tcp = fields
-        .word("protocol", &words, reader.problems)
+        .word("protocol", &CASE_PROTOCOLS, reader.problems)
         .unwrap_or(false);
     let of_requests = ["method", "host", "path", "headers", "claims"];
     for name in of_requests

@@ -14,6 +14,7 @@ use crate::fields::{Fields, integer, list, port};
 use crate::limits;
 use crate::matcher::StringMatch;
 use crate::schema::{CheckProtocol, CheckedBody, ExtensionProvider, HeaderPattern, ServiceEntry};
+use crate::shape;
 
 const GRPC: &str = "envoyExtAuthzGrpc";
 const HTTP: &str = "envoyExtAuthzHttp";
@@ -34,33 +35,6 @@ const OTHERS: [&str; 14] = [
     "envoyOtelAls",
     "sds",
     "envoyRateLimit",
-];
-
-const GRPC_FIELDS: [&str; 7] = [
-    "service",
-    "port",
-    "timeout",
-    "failOpen",
-    "clearRouteCache",
-    "statusOnError",
-    "includeRequestBodyInCheck",
-];
-
-const HTTP_FIELDS: [&str; 14] = [
-    "service",
-    "port",
-    "timeout",
-    "failOpen",
-    "clearRouteCache",
-    "statusOnError",
-    "includeRequestBodyInCheck",
-    "pathPrefix",
-    "includeHeadersInCheck",
-    "includeRequestHeadersInCheck",
-    "includeAdditionalHeadersInCheck",
-    "headersToUpstreamOnAllow",
-    "headersToDownstreamOnAllow",
-    "headersToDownstreamOnDeny",
 ];
 
 /// Reads all of them; names are unique.
@@ -91,7 +65,8 @@ pub(super) fn read_providers(
 }
 
 fn read_provider(node: &Node, reader: &mut Reader<'_, '_>) -> Option<ExtensionProvider> {
-    let known: Vec<&str> = ["name", HTTP, GRPC].into_iter().chain(OTHERS).collect();
+    let mut known = shape::PROVIDER.names();
+    known.extend(OTHERS);
     let fields = Fields::of(node, "an extension provider", &known, reader.problems)?;
     fields.refuse(&OTHERS, reader.problems);
     let name = fields.required_text("name", reader.problems);
@@ -106,12 +81,12 @@ fn read_provider(node: &Node, reader: &mut Reader<'_, '_>) -> Option<ExtensionPr
     let provider = match (fields.node(GRPC), fields.node(HTTP)) {
         (Some(node), None) => {
             let what = format!("`{GRPC}`");
-            let body = Fields::of(node, &what, &GRPC_FIELDS, reader.problems)?;
+            let body = Fields::of(node, &what, &shape::GRPC_PROVIDER.names(), reader.problems)?;
             read_shared(node.at, &body, CheckProtocol::Grpc, reader)?
         }
         (None, Some(node)) => {
             let what = format!("`{HTTP}`");
-            let body = Fields::of(node, &what, &HTTP_FIELDS, reader.problems)?;
+            let body = Fields::of(node, &what, &shape::HTTP_PROVIDER.names(), reader.problems)?;
             let protocol = read_http(&body, reader);
             read_shared(node.at, &body, protocol, reader)?
         }
@@ -201,7 +176,7 @@ fn host_of(written: &str) -> String {
 }
 
 fn read_body(node: &Node, reader: &mut Reader<'_, '_>) -> Option<CheckedBody> {
-    let known = ["maxRequestBytes", "allowPartialMessage", "packAsBytes"];
+    let known = shape::CHECKED_BODY.names();
     let what = "`includeRequestBodyInCheck`";
     let fields = Fields::of(node, what, &known, reader.problems)?;
     let max = fields.required("maxRequestBytes", reader.problems);

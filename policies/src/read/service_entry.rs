@@ -8,6 +8,7 @@ use ravelin_proto::entry::is_dns_name;
 use ravelin_proto::spiffe_id::SpiffeId;
 
 use super::header::is_label;
+use super::words::{LOCATIONS, PROTOCOLS, RESOLUTIONS, Resolution};
 use super::{Header, Reader};
 use crate::diagnostic::{Span, excerpt, near_miss};
 use crate::document::{Node, Value};
@@ -15,40 +16,7 @@ use crate::fields::{Fields, integer, list, port, text};
 use crate::limits;
 use crate::object::Labels;
 use crate::schema::{Endpoint, ServiceEntry, ServicePort, ServiceProtocol, WorkloadEntry};
-
-/// In upper case; files may have any.
-const PROTOCOLS: [(&str, ServiceProtocol); 11] = [
-    ("HTTP", ServiceProtocol::Http),
-    ("HTTP2", ServiceProtocol::Http2),
-    ("GRPC", ServiceProtocol::Grpc),
-    ("GRPC-WEB", ServiceProtocol::Http),
-    ("HTTPS", ServiceProtocol::Tls),
-    ("TLS", ServiceProtocol::Tls),
-    ("TCP", ServiceProtocol::Tcp),
-    ("MONGO", ServiceProtocol::Tcp),
-    ("MYSQL", ServiceProtocol::Tcp),
-    ("REDIS", ServiceProtocol::Tcp),
-    ("UDP", ServiceProtocol::Tcp),
-];
-
-/// How the addresses of a service are found.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Resolution {
-    /// Wherever the caller sent it: the default of the standard.
-    None,
-    Static,
-    Dns,
-    DnsRoundRobin,
-    DynamicDns,
-}
-
-const RESOLUTIONS: [(&str, Resolution); 5] = [
-    ("NONE", Resolution::None),
-    ("STATIC", Resolution::Static),
-    ("DNS", Resolution::Dns),
-    ("DNS_ROUND_ROBIN", Resolution::DnsRoundRobin),
-    ("DYNAMIC_DNS", Resolution::DynamicDns),
-];
+use crate::shape;
 
 /// One service while it is read: why it is not routed, and how it is resolved.
 struct Plan {
@@ -70,17 +38,7 @@ pub(crate) fn read_service(
     spec: &Node,
     reader: &mut Reader<'_, '_>,
 ) -> Option<ServiceEntry> {
-    let known = [
-        "hosts",
-        "addresses",
-        "ports",
-        "location",
-        "resolution",
-        "endpoints",
-        "workloadSelector",
-        "exportTo",
-        "subjectAltNames",
-    ];
+    let known = shape::SERVICE_ENTRY.names();
     let fields = Fields::of(spec, "ServiceEntry", &known, reader.problems)?;
     let mut plan = read_plan(&fields, reader);
     read_addresses(&fields, reader);
@@ -117,8 +75,7 @@ pub(crate) fn read_service(
 }
 
 fn read_plan(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> Plan {
-    let words = [("MESH_INTERNAL", false), ("MESH_EXTERNAL", true)];
-    let is_external = fields.word("location", &words, reader.problems);
+    let is_external = fields.word("location", &LOCATIONS, reader.problems);
     let resolution = fields.word("resolution", &RESOLUTIONS, reader.problems);
     let mut plan = Plan {
         resolution: resolution.unwrap_or(Resolution::None),
@@ -207,7 +164,7 @@ fn read_hosts(
 fn read_ports(node: &Node, plan: &mut Plan, reader: &mut Reader<'_, '_>) -> Vec<ServicePort> {
     let mut ports: Vec<ServicePort> = Vec::new();
     for item in list(node, "ports", limits::VALUES_MAX, reader.problems) {
-        let known = ["number", "protocol", "name", "targetPort"];
+        let known = shape::SERVICE_PORT.names();
         let Some(fields) = Fields::of(item, "a port", &known, reader.problems) else {
             continue;
         };
@@ -252,9 +209,9 @@ fn read_protocol(
     if upper == "UDP" {
         plan.hinder("it speaks UDP");
     }
-    let found = PROTOCOLS.iter().find(|(word, _)| *word == upper);
+    let found = PROTOCOLS.iter().find(|(word, _, _)| *word == upper);
     if found.is_none() {
-        let known = PROTOCOLS.map(|(word, _)| word);
+        let known = PROTOCOLS.map(|(word, _, _)| word);
         let help =
             near_miss(&upper, known).or_else(|| Some(format!("it is one of {}", known.join(", "))));
         let message = format!("`{}` is not a value of `protocol`", excerpt(written));
@@ -262,7 +219,7 @@ fn read_protocol(
             .problems
             .error_with_help(node.at, "bad-value", message, help);
     }
-    found.map(|(_, protocol)| *protocol)
+    found.map(|(_, _, protocol)| *protocol)
 }
 
 /// The workloads that are selected, or the endpoints that are listed.
@@ -272,7 +229,12 @@ fn read_places(
     reader: &mut Reader<'_, '_>,
 ) -> (Option<Labels>, Vec<Endpoint>) {
     let selector = fields.node("workloadSelector").and_then(|node| {
-        let selector = Fields::of(node, "`workloadSelector`", &["labels"], reader.problems)?;
+        let selector = Fields::of(
+            node,
+            "`workloadSelector`",
+            &shape::WORKLOAD_SELECTOR.names(),
+            reader.problems,
+        )?;
         selector.required("labels", reader.problems)?;
         Some(selector.labels("labels", reader.problems))
     });
@@ -307,18 +269,13 @@ fn read_places(
     (selector, endpoints.collect())
 }
 
-const ENDPOINT_FIELDS: [&str; 7] = [
-    "address",
-    "ports",
-    "labels",
-    "network",
-    "locality",
-    "weight",
-    "serviceAccount",
-];
-
 fn read_endpoint(node: &Node, plan: &mut Plan, reader: &mut Reader<'_, '_>) -> Option<Endpoint> {
-    let fields = Fields::of(node, "an endpoint", &ENDPOINT_FIELDS, reader.problems)?;
+    let fields = Fields::of(
+        node,
+        "an endpoint",
+        &shape::ENDPOINT.names(),
+        reader.problems,
+    )?;
     let written = fields.required_text("address", reader.problems);
     let at = fields.node("address").map_or(fields.at, |node| node.at);
     let address = written.and_then(|written| read_address(written, at, plan, reader));

@@ -3,18 +3,11 @@
 //! On a sidecar such a policy holds for nobody. It loads, so that files that are shared with a gateway may stay.
 
 use super::Reader;
+use super::words::TARGETS;
 use crate::diagnostic::excerpt;
 use crate::document::{Node, Value};
 use crate::fields::{Fields, list};
 use crate::limits;
-
-/// Kinds with their API groups; the last may stand in the root namespace alone.
-const KINDS: [(&str, &[&str]); 4] = [
-    ("Gateway", &["gateway.networking.k8s.io"]),
-    ("Service", &["", "core"]),
-    ("ServiceEntry", &["networking.istio.io"]),
-    ("GatewayClass", &["gateway.networking.k8s.io"]),
-];
 
 /// True when the policy names targets. They are checked, and a warning says that they are nobody here.
 pub(super) fn read_target_refs(spec: &Fields<'_>, reader: &mut Reader<'_, '_>) -> bool {
@@ -57,13 +50,13 @@ pub(super) fn read_target_refs(spec: &Fields<'_>, reader: &mut Reader<'_, '_>) -
 }
 
 fn read_target(node: &Node, reader: &mut Reader<'_, '_>) {
-    let known = ["group", "kind", "name", "namespace"];
+    let known = crate::shape::TARGET.names();
     let Some(fields) = Fields::of(node, "a target", &known, reader.problems) else {
         return;
     };
     fields.required_text("name", reader.problems);
     fields.required("kind", reader.problems);
-    let words = KINDS.map(|(kind, groups)| (kind, (kind, groups)));
+    let words = TARGETS.map(|(kind, groups)| (kind, (kind, groups)));
     let kind = fields.word("kind", &words, reader.problems);
     if let Some(namespace) = fields.member("namespace")
         && !matches!(&namespace.value.value, Value::Scalar { text, .. } if text.is_empty())
