@@ -18,6 +18,7 @@ mod connection;
 mod decision_log;
 mod demo;
 mod exit;
+mod git_folder;
 mod http_call;
 mod launch;
 mod limits;

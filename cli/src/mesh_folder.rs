@@ -119,7 +119,8 @@ fn collect(
     Ok(())
 }
 
-fn is_mesh_file(name: &str) -> bool {
+/// A name that a mesh folder reads.
+pub(crate) fn is_mesh_file(name: &str) -> bool {
     Path::new(name)
         .extension()
         .is_some_and(|ending| ending == "yaml" || ending == "yml" || ending == "json")

@@ -34,11 +34,13 @@ mod template;
 mod test_run;
 
 pub use analyze::{
-    AdditionalCall, CallFacts, Coverage, CoverageRun, Generalize, HttpFacts, LeftOut, LineError,
-    LogLine, PartCoverage, PartKind, RecordedCall, RecordedOutcome, Replay, ReplayExample,
-    ReplayGroup, ReplayReport, RuleCoverage, Suggest, SuggestOptions, SuggestedOperation,
-    SuggestedPolicy, SuggestedRule, SuggestedSource, SuggestedTemplate, Suggestion, TooManyCalls,
-    parse_log_line,
+    Access, AdditionalCall, AnalyzeError, AnalyzeOptions, Answer, CallFacts, Condition, Coverage,
+    CoverageRun, Difference, DifferenceReport, Generalize, HttpFacts, IdleRule, Idleness, LeftOut,
+    LineError, LogLine, Note, PartCoverage, PartKind, Reach, ReachGroup, ReachQuery, RecordedCall,
+    RecordedOutcome, RedundancyReport, Replay, ReplayExample, ReplayGroup, ReplayReport,
+    RuleCoverage, Sample, Suggest, SuggestOptions, SuggestedOperation, SuggestedPolicy,
+    SuggestedRule, SuggestedSource, SuggestedTemplate, Suggestion, TooManyCalls, Unanswered,
+    difference, parse_log_line, reachable, redundancy, who_can,
 };
 pub use authenticate::{
     AuthRefusal, KeySource, Presented, RequestAuthentications, RequestView, SignatureVerifier,

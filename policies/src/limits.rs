@@ -137,3 +137,22 @@ pub const COVER_CELLS_MAX: usize = 5_000;
 pub const COVER_CELLS_SEARCHED_MAX: usize = 400;
 /// Most steps of the search for a smaller cover than the greedy one.
 pub const COVER_STEPS_MAX: u32 = 20_000;
+
+/// Most steps of the set algebra for one question about one workload.
+pub const ANALYSIS_STEPS_MAX: usize = 5_000_000;
+/// Most states of the patterns of one field, side by side.
+pub const ANALYSIS_STATES_MAX: usize = 100_000;
+/// Most work for the classes of one field's texts, in characters.
+pub const ANALYSIS_TEXT_WORK_MAX: usize = 20_000_000;
+/// Most classes of a list's values.
+pub const ANALYSIS_LIST_CLASSES_MAX: usize = 500;
+/// Most sorts of tokens: issuer, key and place.
+pub const ANALYSIS_TOKEN_SORTS_MAX: usize = 200;
+/// Most regions of one answer.
+pub const ANALYSIS_REGIONS_MAX: usize = 20_000;
+/// Most requests that are written differently in search of a change of normalization.
+pub const ANALYSIS_SPELLINGS_MAX: usize = 50;
+/// Most steps of the set algebra for the idle rules of a whole set: a check has to stay fast.
+pub const ANALYSIS_LINT_STEPS_MAX: usize = 1_000_000;
+/// Most rules that cover one rule from which those that can be spared are left out.
+pub const ANALYSIS_COVER_RULES_MAX: usize = 16;

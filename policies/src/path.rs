@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::limits;
 
 /// How far a path is normalized (rule 87).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 pub enum PathNormalization {
     /// As it came, without the fragment.
     None,

@@ -1,8 +1,8 @@
 //! `ravelin policy VERB`: a mesh folder offline, without a CA.
 
 use super::{
-    policy_check, policy_coverage, policy_explain, policy_replay, policy_schema, policy_suggest,
-    policy_test,
+    policy_check, policy_coverage, policy_diff, policy_explain, policy_replay, policy_schema,
+    policy_suggest, policy_test, policy_who_can,
 };
 use crate::arguments::Shared;
 use crate::exit::Outcome;
@@ -25,6 +25,10 @@ pub(crate) enum PolicyCommand {
     Coverage(policy_coverage::CoverageArguments),
     /// Make the smallest policies that allow what was recorded
     Suggest(policy_suggest::SuggestArguments),
+    /// Say who can reach what: every principal, every request
+    WhoCan(Box<policy_who_can::WhoCanArguments>),
+    /// Say which requests two folders decide differently: all of them
+    Diff(policy_diff::DiffArguments),
 }
 
 /// Runs a verb.
@@ -37,5 +41,7 @@ pub(crate) fn run(command: PolicyCommand, shared: &Shared) -> Outcome {
         PolicyCommand::Replay(replay) => policy_replay::run(replay, shared),
         PolicyCommand::Coverage(coverage) => policy_coverage::run(coverage, shared),
         PolicyCommand::Suggest(suggest) => policy_suggest::run(suggest, shared),
+        PolicyCommand::WhoCan(who_can) => policy_who_can::run(*who_can, shared),
+        PolicyCommand::Diff(diff) => policy_diff::run(diff, shared),
     }
 }

@@ -255,7 +255,7 @@ fn refused(status: u16, code: &str, message: &str) -> Explained {
 }
 
 /// A SPIFFE ID, `NAMESPACE/NAME` or `NAME` of an identity of the mesh.
-fn workload(mesh: &MeshSet, text: &str) -> Result<SpiffeId, Failure> {
+pub(crate) fn workload(mesh: &MeshSet, text: &str) -> Result<SpiffeId, Failure> {
     if text.starts_with("spiffe://") {
         return SpiffeId::parse(text).map_err(|error| {
             Failure::usage(format!(
