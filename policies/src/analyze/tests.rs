@@ -659,10 +659,7 @@ fn each_sort_of_change_is_told_as_the_requests_that_it_touches() {
             "{name} {notes:?}"
         );
     }
-    let (found, notes) = changes(
-        ("", &allow),
-        (", pathNormalization: {normalization: NONE}", &allow),
-    );
+    let (found, notes) = changes(("", &allow), (", pathNormalization: NONE", &allow));
     assert_eq!(found, want(&[]));
     assert!(
         notes[0].text.contains("not in normal form") && notes[0].example.is_some(),
