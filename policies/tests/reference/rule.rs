@@ -191,7 +191,7 @@ impl Question<'_> {
         if let Some(name) = bracketed("request.headers[") {
             let found = self.header(name);
             return Some(match found.as_slice() {
-                [one] => Some(one.clone()),
+                [one] => Some(one.clone()).filter(|value| !value.is_empty()),
                 _ => None,
             });
         }
