@@ -5,11 +5,11 @@
 
 mod mesh;
 mod policy;
-mod service;
+mod service_entry;
 
 pub(crate) use mesh::*;
 pub(crate) use policy::*;
-pub(crate) use service::*;
+pub(crate) use service_entry::*;
 
 /// A mapping with fields.
 pub(crate) struct Shape {
