@@ -78,31 +78,33 @@ impl BodySource {
         })
     }
 
-    /// Reads until there are more than `max` bytes, or to the end. What was read is forwarded as it came.
+    /// Reads until there are more than `max` bytes, or to the end. What was read is forwarded, as one piece.
+    ///
+    /// INVARIANT: what is held grows with the bytes alone, never with the number of frames that a peer cuts them into.
     pub async fn read_ahead(&self, max: usize) -> Result<ReadAhead, BodyError> {
-        let mut bytes = BytesMut::new();
-        loop {
-            let Some(frame) = std::future::poll_fn(|context| self.poll_incoming(context)).await
-            else {
-                let bytes = bytes.freeze();
-                return Ok(ReadAhead {
-                    bytes,
-                    is_whole: true,
-                });
+        let (mut bytes, mut trailers) = (BytesMut::new(), None);
+        let mut is_whole = false;
+        while !is_whole && bytes.len() <= max {
+            let frame = std::future::poll_fn(|context| self.poll_incoming(context)).await;
+            let Some(frame) = frame.transpose()?.map(clean) else {
+                is_whole = true;
+                continue;
             };
-            let frame = clean(frame?);
-            if let Some(data) = frame.data_ref() {
-                bytes.extend_from_slice(data);
-            }
-            self.ahead.borrow_mut().push_back(frame);
-            if bytes.len() > max {
-                bytes.truncate(max);
-                return Ok(ReadAhead {
-                    bytes: bytes.freeze(),
-                    is_whole: false,
-                });
+            match frame.into_data() {
+                Ok(data) => bytes.extend_from_slice(&data),
+                Err(frame) => trailers = Some(frame),
             }
         }
+        let bytes = bytes.freeze();
+        let shown = bytes.slice(..bytes.len().min(max));
+        let data = (!bytes.is_empty()).then(|| Frame::data(bytes));
+        self.ahead
+            .borrow_mut()
+            .extend(data.into_iter().chain(trailers));
+        Ok(ReadAhead {
+            bytes: shown,
+            is_whole,
+        })
     }
 
     fn poll_incoming(

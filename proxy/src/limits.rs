@@ -99,6 +99,8 @@ pub const ROUTES_PER_CONNECTION_MAX: usize = 64;
 
 /// Body of an external authorizer's answer.
 pub const CHECK_ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// Changes of one kind in an external authorizer's answer, such as headers that it sets.
+pub const CHECK_CHANGES_MAX: usize = 256;
 /// From the head of a call to as much of its body as an external authorizer gets.
 pub const CHECKED_BODY_DEADLINE: Duration = Duration::from_secs(30);
 

@@ -353,7 +353,9 @@ async fn rule_62_without_an_answer_a_call_is_refused_unless_the_provider_fails_o
             Some(Ok(both))
         });
     };
-    let rows: [FailureRow<'_>; 13] = [
+    let long: &'static str = "no ".repeat(200_000).leak();
+    let wordy = || web.plan(Plan::Answer(403, Vec::new(), long));
+    let rows: [FailureRow<'_>; 14] = [
         ("gone", "nobody listens", &silent, 403, "custom_unreachable"),
         (
             "gone-rpc",
@@ -382,6 +384,7 @@ async fn rule_62_without_an_answer_a_call_is_refused_unless_the_provider_fails_o
         ("rpc", "an error", &broken, 503, "custom_bad_answer"),
         ("web", "garbage", &broken, 503, "custom_unreachable"),
         ("web-open", "silence", &silent, 200, ""),
+        ("web-open", "a long no", &wordy, 403, "custom_denied"),
         ("rpc-open", "silence", &silent, 200, ""),
         ("rpc-open", "an empty message", &failing, 200, ""),
         ("gone-open", "nobody listens", &silent, 200, ""),

@@ -15,6 +15,7 @@ use ravelin_proto::time::Timestamp;
 
 use super::answer::{Answer, Changes, Denial, HeaderChange, How, removable};
 use super::{Authorizer, CheckError, Question, RequestView, Whole, head, partial_body};
+use crate::limits;
 use crate::worker::Worker;
 
 const METHOD: &str = "/envoy.service.auth.v3.Authorization/Check";
@@ -90,6 +91,9 @@ fn answer(response: auth::CheckResponse) -> Result<Answer, CheckError> {
     use auth::check_response::HttpResponse;
     let code = response.status.as_ref().map(|status| status.code);
     match (code, response.http_response) {
+        (Some(0) | None, Some(HttpResponse::OkResponse(ok))) if is_too_much(&ok) => {
+            Err(CheckError::BadAnswer("it changes too much"))
+        }
         (Some(0) | None, Some(HttpResponse::OkResponse(ok))) => Ok(Answer::Allowed(changes(&ok))),
         (Some(0), None) => Ok(Answer::Allowed(Changes::default())),
         (None, None) => Err(CheckError::BadAnswer("it is empty")),
@@ -103,6 +107,19 @@ fn answer(response: auth::CheckResponse) -> Result<Answer, CheckError> {
             body: Bytes::new(),
         })),
     }
+}
+
+/// WHY: a header map has no room for all that fits into an answer, and each change costs a look at every header.
+fn is_too_much(ok: &auth::OkHttpResponse) -> bool {
+    [
+        ok.headers.len(),
+        ok.headers_to_remove.len(),
+        ok.response_headers_to_add.len(),
+        ok.query_parameters_to_set.len(),
+        ok.query_parameters_to_remove.len(),
+    ]
+    .iter()
+    .any(|count| *count > limits::CHECK_CHANGES_MAX)
 }
 
 fn changes(ok: &auth::OkHttpResponse) -> Changes {
@@ -138,7 +155,8 @@ fn denial(denied: &auth::DeniedHttpResponse) -> Denial {
         .and_then(|status| u16::try_from(status.code).ok())
         .and_then(|code| StatusCode::from_u16(code).ok())
         .filter(|status| !status.is_informational());
-    let headers = denied.headers.iter().filter_map(|option| {
+    let headers = denied.headers.iter().take(limits::CHECK_CHANGES_MAX);
+    let headers = headers.filter_map(|option| {
         let (name, value, how) = header_of(option, How::Set)?;
         HeaderChange::downstream(name, value, how)
     });
@@ -391,6 +409,10 @@ mod tests {
         use ravelin_proto::pb::google::rpc::Status;
         let ok = || OkResponse(auth::OkHttpResponse::default());
         let denied = || DeniedResponse(auth::DeniedHttpResponse::default());
+        let too_much = auth::OkHttpResponse {
+            headers_to_remove: vec!["x-a".to_owned(); limits::CHECK_CHANGES_MAX + 1],
+            ..auth::OkHttpResponse::default()
+        };
         let rows = [
             ("yes", Some(0), Some(ok()), Some(true)),
             ("status alone", Some(0), None, Some(true)),
@@ -401,6 +423,7 @@ mod tests {
             ("no, with changes", Some(7), Some(ok()), Some(false)),
             ("both", Some(0), Some(denied()), None),
             ("nothing", None, None, None),
+            ("too much", Some(0), Some(OkResponse(too_much)), None),
         ];
         for (name, code, http_response, want) in rows {
             let status = code.map(|code| Status {

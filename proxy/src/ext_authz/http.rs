@@ -94,7 +94,7 @@ fn answer(provider: &ExtensionProvider, whole: Whole) -> Result<Answer, CheckErr
     };
     let headers = &whole.head.headers;
     let status = whole.head.status;
-    if status.is_server_error() || status.is_informational() {
+    if status != StatusCode::OK && !is_no(status) {
         return Err(CheckError::BadAnswer("the authorizer failed"));
     }
     if status == StatusCode::OK {
@@ -117,6 +117,11 @@ fn answer(provider: &ExtensionProvider, whole: Whole) -> Result<Answer, CheckErr
         }),
         body: whole.body,
     }))
+}
+
+/// True for a status that says no whatever comes with it.
+pub(super) fn is_no(status: StatusCode) -> bool {
+    status != StatusCode::OK && !status.is_server_error() && !status.is_informational()
 }
 
 fn is_named(patterns: &[HeaderPattern], name: &HeaderName) -> bool {

@@ -104,7 +104,7 @@ impl Fetchers {
         self.want();
         loop {
             self.start(&mut running);
-            let wakes_at = self.wakes_at();
+            let wakes_at = self.wakes_at(running.len() < limits::KEY_FETCHES_MAX);
             // WHY: every arm is cancel-safe: channels, timers and running fetches lose nothing when they are dropped.
             tokio::select! {
                 changed = self.ports.wanted.changed() => match changed {
@@ -206,10 +206,10 @@ impl Fetchers {
         self.publish();
     }
 
-    fn wakes_at(&self) -> Option<Instant> {
+    fn wakes_at(&self, may_start: bool) -> Option<Instant> {
         let wakes = self.origins.values();
         wakes
-            .filter_map(|origin| origin.wakes_at(&self.schedule))
+            .filter_map(|origin| origin.wakes_at(&self.schedule, may_start))
             .min()
     }
 

@@ -156,9 +156,9 @@ impl Origin {
         self.held.take_if(is_old).is_some()
     }
 
-    /// When something is to be done without being told.
-    pub(super) fn wakes_at(&self, schedule: &Schedule) -> Option<Instant> {
-        let due = (!self.is_running).then_some(self.next_at);
+    /// When something is to be done without being told. While no fetch may start, the end of another one tells.
+    pub(super) fn wakes_at(&self, schedule: &Schedule, may_start: bool) -> Option<Instant> {
+        let due = (may_start && !self.is_running).then_some(self.next_at);
         let end = self.held.as_ref();
         let end = end.map(|held| held.fetched_at + schedule.max_age);
         [due, end].into_iter().flatten().min()

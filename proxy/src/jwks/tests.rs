@@ -631,6 +631,12 @@ mod schedule {
         let start = Instant::now();
         let mut origin = Origin::new(start);
         assert!(origin.is_due(start), "due at once");
+        assert_eq!(origin.wakes_at(&schedule(), true), Some(start));
+        assert_eq!(
+            origin.wakes_at(&schedule(), false),
+            None,
+            "while others fill every place, no time wakes it"
+        );
         assert!(fetched(&mut origin, "k1", start));
         let mut fetches = 0;
         for second in 0..=300 {
