@@ -19,7 +19,17 @@ pub(crate) fn decide(
     call: Call<'_>,
     on: Option<&ConnectionPolicies>,
 ) -> Decision {
-    let first = |list| policies.layers.first(list, call, policies.options, on);
+    decide_by(policies, call, on).0
+}
+
+/// The decision with the rule that made it.
+pub(crate) fn decide_by<'p>(
+    policies: &'p WorkloadPolicies,
+    call: Call<'p>,
+    on: Option<&'p ConnectionPolicies>,
+) -> (Decision, Option<Match<'p>>) {
+    let asked = policies.layers.asked(call, policies.options, on);
+    let first = |list| asked.first(list);
     let has = |list| policies.presence.has(list, call.now());
     let deny = first(List::Deny);
     let allow = deny.is_none().then(|| first(List::Allow)).flatten();
@@ -46,14 +56,15 @@ pub(crate) fn decide(
             by: shadow.by.map(|found| Arc::clone(&found.rule.by)),
         }
     });
-    Decision {
+    let decision = Decision {
         is_allowed: enforced.is_allowed,
         code: enforced.code,
         by: enforced.by.map(|found| Arc::clone(&found.rule.by)),
         revision: policies.revision,
         is_audited,
         shadow,
-    }
+    };
+    (decision, enforced.by)
 }
 
 struct Answer<'p> {
@@ -103,7 +114,8 @@ pub(crate) fn custom(
     on: Option<&ConnectionPolicies>,
 ) -> CustomCheck {
     let options = policies.options;
-    let Some(found) = policies.layers.first(List::Custom, call, options, on) else {
+    let asked = policies.layers.asked(call, options, on);
+    let Some(found) = asked.first(List::Custom) else {
         return CustomCheck::NotNeeded;
     };
     let by = Arc::clone(&found.rule.by);

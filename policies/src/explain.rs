@@ -14,7 +14,7 @@ use crate::call::Call;
 use crate::clause::{clause_matches, is_skipped};
 use crate::compile::WorkloadPolicies;
 use crate::decision::{ALLOWED, Decision, NO_ALLOW_MATCHED, NO_POLICY, POLICY_DENIED, PolicyRef};
-use crate::evaluate::decide;
+use crate::evaluate::decide_by;
 use crate::index::List;
 use crate::index::layers::Match;
 use crate::object::Location;
@@ -171,15 +171,15 @@ fn facts_of(
 
 /// Decides and explains.
 pub(crate) fn explain(policies: &WorkloadPolicies, call: Call<'_>) -> Explanation {
-    let decision = decide(policies, call, None);
+    let (decision, by) = decide_by(policies, call, None);
     let options = policies.options;
-    let first = |list| policies.layers.first(list, call, options, None);
-    let held = |list| first(list).and_then(|found| Explained::held(found, call, policies));
-    let by = match decision.code {
-        POLICY_DENIED => held(List::Deny),
-        ALLOWED => held(List::Allow),
-        _ => None,
+    let asked = policies.layers.asked(call, options, None);
+    let held = |list| {
+        asked
+            .first(list)
+            .and_then(|found| Explained::held(found, call, policies))
     };
+    let by = by.and_then(|found| Explained::held(found, call, policies));
     let nearest = (decision.code == NO_ALLOW_MATCHED)
         .then(|| policies.layers.nearest(call, options))
         .flatten()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
+use super::filter::{Filter, is_said};
 use super::forest::Link;
 use super::grow::{Grower, Item, ItemKeys};
 use super::lookup::Lookup;
@@ -15,6 +16,9 @@ use crate::attached::Attached;
 use crate::limits;
 use crate::matcher::Pattern;
 use crate::schema::{Clause, Effect, Rule};
+
+/// Entries of a group up to this number are tried in turn, which is faster than a tree.
+const IN_TURN_MAX: usize = 16;
 
 /// The bound that a set of rules is beyond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -324,7 +328,15 @@ impl<'b> Builder<'b> {
     ) -> Result<(), OverBudget> {
         self.budget
             .take_entry(part.request.len() + part.connection.len())?;
-        let conditions = self.range(&part.request);
+        let clause = |number: &u32| Some(&self.conditions.get(index(*number))?.clause);
+        let filter = Filter::new(part.request.iter().filter_map(clause));
+        let (mut request, others): (Vec<u32>, Vec<u32>) = part
+            .request
+            .iter()
+            .partition(|number| clause(number).is_some_and(is_said));
+        let said = narrow(request.len());
+        request.extend(others);
+        let conditions = self.range(&request);
         let group = self.group(&part.connection, target);
         if let Some(group) = self.groups.get_mut(index(group)) {
             group.entries.push(narrow(self.entries.len()));
@@ -335,6 +347,8 @@ impl<'b> Builder<'b> {
         self.entries.push(Entry {
             rule: target.rule,
             group,
+            filter,
+            said,
             conditions,
             alternatives,
         });
@@ -362,13 +376,27 @@ impl<'b> Builder<'b> {
         let pending = std::mem::take(&mut self.groups);
         let mut groups = Vec::with_capacity(pending.len());
         let mut items: PerList<Vec<Item>> = PerList::default();
+        // Those of one group next to each other.
+        let mut entries = Vec::with_capacity(self.entries.len());
         for (group, number) in pending.iter().zip(0..) {
-            let entries: Vec<Item> = group
-                .entries
-                .iter()
-                .filter_map(|entry| self.item(*entry))
-                .collect();
-            let min = entries.first().map_or(u32::MAX, |entry| entry.min);
+            let from = narrow(entries.len());
+            let of_group = group.entries.iter();
+            entries.extend(of_group.filter_map(|entry| self.entries.get(index(*entry))));
+            let range = Range {
+                from,
+                count: narrow(group.entries.len()),
+            };
+            let own: &[Entry] = entries.get(index(from)..).unwrap_or_default();
+            let min = own.first().map_or(u32::MAX, |entry| entry.rule);
+            let requests = if own.len() <= IN_TURN_MAX {
+                Link::NOTHING
+            } else {
+                let items = own.iter().zip(from..);
+                let items: Vec<Item> = items
+                    .filter_map(|(entry, number)| self.item(entry, number))
+                    .collect();
+                self.grower.grow(&items)
+            };
             items.of_mut(group.list).push(Item {
                 number,
                 min,
@@ -379,7 +407,8 @@ impl<'b> Builder<'b> {
                 min,
                 conditions: self.range(&group.conditions),
                 windowed: group.windowed,
-                requests: self.grower.grow(&entries),
+                entries: range,
+                requests,
                 tcp: self.range(&group.tcp),
             });
         }
@@ -389,7 +418,7 @@ impl<'b> Builder<'b> {
             rules: self.rules.into(),
             conditions: self.conditions.into(),
             numbers: self.numbers.into(),
-            entries: self.entries.into(),
+            entries: entries.into(),
             alternatives: self.alternatives.into(),
             groups: groups.into(),
             forest: self.grower.finish(),
@@ -397,8 +426,7 @@ impl<'b> Builder<'b> {
         }
     }
 
-    fn item(&self, number: u32) -> Option<Item> {
-        let entry = self.entries.get(index(number))?;
+    fn item(&self, entry: &Entry, number: u32) -> Option<Item> {
         let conditions = self
             .numbers
             .get(index(entry.conditions.from)..)?

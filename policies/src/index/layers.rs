@@ -68,6 +68,38 @@ impl Match<'_> {
     }
 }
 
+/// A call that layers are asked about.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'q> {
+    layers: &'q Layers,
+    base: Question<'q>,
+    on_added: Option<&'q PerList<ListGroups>>,
+}
+
+impl<'q> Asked<'q> {
+    /// The first rule of a list that matches.
+    pub(crate) fn first(&self, list: List) -> Option<Match<'q>> {
+        let layers = self.layers;
+        let base = if layers.base.has(list) {
+            let rule = layers.base.first(list, &self.base);
+            rule.and_then(|rule| matched(&layers.base, rule, &layers.base_places))
+        } else {
+            None
+        };
+        let Some(added) = &layers.added else {
+            return base;
+        };
+        let question = Question {
+            removed: None,
+            groups: self.on_added,
+            ..self.base
+        };
+        let found = added.index.first(list, &question);
+        let found = found.and_then(|rule| matched(&added.index, rule, &added.places));
+        Match::first_of(base, found)
+    }
+}
+
 impl Layers {
     /// Builds from all policies, by namespace and name.
     pub(crate) fn build(
@@ -140,38 +172,23 @@ impl Layers {
         })
     }
 
-    /// The first rule of a list that matches. `on`, where it is of these layers, saves the work on the connection.
-    pub(crate) fn first(
-        &self,
-        list: List,
-        call: Call<'_>,
+    /// What these are asked of a call. `on`, where it is of these layers, saves the work on the connection.
+    pub(crate) fn asked<'q>(
+        &'q self,
+        call: Call<'q>,
         options: Options,
-        on: Option<&ConnectionPolicies>,
-    ) -> Option<Match<'_>> {
-        let base = self.base.first(
-            list,
-            &Question {
-                call,
-                options,
+        on: Option<&'q ConnectionPolicies>,
+    ) -> Asked<'q> {
+        let question = Question::new(call, options);
+        Asked {
+            layers: self,
+            base: Question {
                 removed: self.removed.as_deref(),
                 groups: on.map(|on| &on.base),
+                ..question
             },
-        );
-        let base = base.and_then(|rule| matched(&self.base, rule, &self.base_places));
-        let Some(added) = &self.added else {
-            return base;
-        };
-        let (added, places) = (&added.index, &added.places);
-        let found = added.first(
-            list,
-            &Question {
-                call,
-                options,
-                removed: None,
-                groups: on.map(|on| &on.added),
-            },
-        );
-        Match::first_of(base, found.and_then(|rule| matched(added, rule, places)))
+            on_added: on.map(|on| &on.added),
+        }
     }
 
     /// The ALLOW rule that lacks least for the call: its policy, and its place in it.
@@ -182,10 +199,8 @@ impl Layers {
     ) -> Option<(&Arc<Attached>, usize)> {
         let ask = |layer: &'_ Arc<Index>, places: &[u32], removed| {
             let question = Question {
-                call,
-                options,
                 removed,
-                groups: None,
+                ..Question::new(call, options)
             };
             let (weight, rule) = layer.nearest(&question)?;
             let place = *places.get(index(rule.policy))?;
@@ -212,12 +227,7 @@ impl Layers {
         call: Call<'_>,
         options: Options,
     ) -> ConnectionPolicies {
-        let question = Question {
-            call,
-            options,
-            removed: None,
-            groups: None,
-        };
+        let question = Question::new(call, options);
         let added = self.added.as_ref();
         ConnectionPolicies {
             identity: Arc::clone(&self.identity),

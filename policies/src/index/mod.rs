@@ -7,6 +7,7 @@
 
 mod build;
 pub(crate) mod dimension;
+mod filter;
 mod forest;
 mod grow;
 mod key;
@@ -28,6 +29,7 @@ use crate::limits;
 use crate::schema::{Clause, Effect};
 
 pub(crate) use build::{Budget, OverBudget};
+use filter::{Filter, Request};
 use forest::{Forest, Link};
 use lookup::Lookup;
 use trie::index;
@@ -147,11 +149,24 @@ struct Range {
     count: u32,
 }
 
+impl Range {
+    /// Without the first of them.
+    fn from(self, skipped: u32) -> Self {
+        Self {
+            from: self.from + skipped,
+            count: self.count - skipped,
+        }
+    }
+}
+
 /// Conditions on the request; all of them, and one of the alternatives.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Entry {
     rule: u32,
     group: u32,
+    filter: Filter,
+    /// How many of the conditions, at their start, the filter says in full.
+    said: u32,
     conditions: Range,
     alternatives: Option<u32>,
 }
@@ -164,6 +179,9 @@ struct Group {
     conditions: Range,
     /// Place of the policy, where it holds for a while only.
     windowed: Option<u32>,
+    /// By rule.
+    entries: Range,
+    /// A tree over them; nothing where they are few and tried in turn.
     requests: Link,
     /// Rules that hold on TCP if the conditions on the connection do, in order (rules 54 to 57).
     tcp: Range,
@@ -181,6 +199,23 @@ pub(crate) struct Question<'q> {
     pub(crate) removed: Option<&'q Removed>,
     /// Groups whose conditions hold for the connection, where that is known.
     pub(crate) groups: Option<&'q PerList<ListGroups>>,
+    request: Request<'q>,
+}
+
+impl<'q> Question<'q> {
+    pub(crate) fn new(call: Call<'q>, options: Options) -> Self {
+        Self {
+            call,
+            options,
+            removed: None,
+            groups: None,
+            request: Request::new(call),
+        }
+    }
+
+    fn is_removed(&self, rule: u32) -> bool {
+        self.removed.is_some_and(|removed| removed.contains(rule))
+    }
 }
 
 /// A set of rules by number.
@@ -207,6 +242,11 @@ impl Removed {
 }
 
 impl Index {
+    /// Is there any rule of the list?
+    pub(crate) fn has(&self, list: List) -> bool {
+        *self.roots.of(list) != Link::NOTHING
+    }
+
     /// The first rule of the list that matches.
     pub(crate) fn first(&self, list: List, question: &Question<'_>) -> Option<&IndexedRule> {
         let mut best = u32::MAX;
@@ -276,16 +316,19 @@ impl Index {
         if !self.holds_now(group, question) {
             return;
         }
-        let is_removed = |rule| {
-            question
-                .removed
-                .is_some_and(|removed| removed.contains(rule))
-        };
         match question.call {
             Call::Tcp(..) => {
                 let mut rules = self.numbers_in(group.tcp).iter().copied();
-                if let Some(rule) = rules.find(|rule| !is_removed(*rule)) {
+                if let Some(rule) = rules.find(|rule| !question.is_removed(*rule)) {
                     *best = rule.min(*best);
+                }
+            }
+            Call::Http(_) if group.requests == Link::NOTHING => {
+                let mut entries = self.entries_in(group.entries).iter();
+                if let Some(entry) = entries
+                    .find(|entry| entry.rule >= *best || self.entry_holds(entry, effect, question))
+                {
+                    *best = entry.rule.min(*best);
                 }
             }
             Call::Http(_) => self.forest.search(
@@ -296,7 +339,6 @@ impl Index {
                 &mut |number, best| {
                     if let Some(entry) = self.entries.get(index(number))
                         && entry.rule < *best
-                        && !is_removed(entry.rule)
                         && self.entry_holds(entry, effect, question)
                     {
                         *best = entry.rule;
@@ -307,15 +349,21 @@ impl Index {
     }
 
     fn entry_holds(&self, entry: &Entry, effect: Effect, question: &Question<'_>) -> bool {
+        entry.filter.passes(question.request)
+            && !question.is_removed(entry.rule)
+            && self.all_hold(entry.conditions.from(entry.said), effect, question)
+            && self.alternative_holds(entry, effect, question)
+    }
+
+    fn alternative_holds(&self, entry: &Entry, effect: Effect, question: &Question<'_>) -> bool {
         let alternatives = entry
             .alternatives
             .and_then(|number| self.alternatives.get(index(number)));
-        self.all_hold(entry.conditions, effect, question)
-            && alternatives.is_none_or(|alternatives| {
-                alternatives
-                    .iter()
-                    .any(|conditions| self.all_hold(*conditions, effect, question))
-            })
+        alternatives.is_none_or(|alternatives| {
+            alternatives
+                .iter()
+                .any(|conditions| self.all_hold(*conditions, effect, question))
+        })
     }
 
     fn holds_now(&self, group: &Group, question: &Question<'_>) -> bool {
@@ -345,6 +393,12 @@ impl Index {
 
     fn numbers_in(&self, range: Range) -> &[u32] {
         self.numbers
+            .get(index(range.from)..index(range.from) + index(range.count))
+            .unwrap_or_default()
+    }
+
+    fn entries_in(&self, range: Range) -> &[Entry] {
+        self.entries
             .get(index(range.from)..index(range.from) + index(range.count))
             .unwrap_or_default()
     }

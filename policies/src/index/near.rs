@@ -37,6 +37,16 @@ impl Index {
         } else {
             self.near_groups(question, &mut |group| {
                 let mut left = ENTRIES_MAX;
+                if group.requests == Link::NOTHING {
+                    let entries = || self.entries_in(group.entries).iter();
+                    let fits = |entry: &&Entry| entry.filter.passes_path(question.request);
+                    // Those of this path first.
+                    let others = entries().filter(|entry| !fits(entry));
+                    for entry in entries().filter(fits).chain(others).take(ENTRIES_MAX) {
+                        self.weigh(group, entry, question, &mut take);
+                    }
+                    return;
+                }
                 self.near(group.requests, question, &mut left, &mut |number| {
                     if let Some(entry) = self.entries.get(index(number)) {
                         self.weigh(group, entry, question, &mut take);
@@ -95,10 +105,7 @@ impl Index {
         question: &Question<'_>,
         take: &mut dyn FnMut((usize, u32)),
     ) {
-        let is_removed = question
-            .removed
-            .is_some_and(|removed| removed.contains(entry.rule));
-        if is_removed || !self.holds_now(group, question) {
+        if question.is_removed(entry.rule) || !self.holds_now(group, question) {
             return;
         }
         if matches!(question.call, Call::Tcp(..))
