@@ -36,11 +36,11 @@ mod test_run;
 pub use analyze::{
     Access, AdditionalCall, AnalyzeError, AnalyzeOptions, Answer, CallFacts, Condition, Coverage,
     CoverageRun, Difference, DifferenceReport, Generalize, HttpFacts, IdleRule, Idleness, LeftOut,
-    LineError, LogLine, Note, PartCoverage, PartKind, Reach, ReachGroup, ReachQuery, RecordedCall,
-    RecordedOutcome, RedundancyReport, Replay, ReplayExample, ReplayGroup, ReplayReport,
-    RuleCoverage, Sample, Suggest, SuggestOptions, SuggestedOperation, SuggestedPolicy,
-    SuggestedRule, SuggestedSource, SuggestedTemplate, Suggestion, TooManyCalls, Unanswered,
-    difference, parse_log_line, reachable, redundancy, who_can,
+    LineError, LogLine, NotCompared, Note, PartCoverage, PartKind, Reach, ReachGroup, ReachQuery,
+    RecordedCall, RecordedOutcome, RedundancyReport, Replay, ReplayExample, ReplayGroup,
+    ReplayReport, RuleCoverage, Sample, Suggest, SuggestOptions, SuggestedOperation,
+    SuggestedPolicy, SuggestedRule, SuggestedSource, SuggestedTemplate, Suggestion, TooManyCalls,
+    Unanswered, difference, parse_log_line, reachable, redundancy, who_can,
 };
 pub use authenticate::{
     AuthRefusal, KeySource, Presented, RequestAuthentications, RequestView, SignatureVerifier,

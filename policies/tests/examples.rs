@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use ravelin_policies::{SourceFile, load, run_tests};
+use ravelin_policies::{SourceFile, lint, load, run_tests};
 
 fn collect(folder: &Path, prefix: &str, files: &mut Vec<SourceFile>) {
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -31,6 +31,7 @@ fn every_example_loads_without_a_finding_and_passes_its_own_cases() {
         collect(&entry.unwrap().path(), "", &mut files);
         let set = load(&files).unwrap_or_else(|found| panic!("{found}"));
         assert_eq!(set.warnings, []);
+        assert_eq!(lint::all(&set, &files), []);
         let report = run_tests(&set);
         assert!(report.is_passed() && !report.cases.is_empty(), "{report}");
         count += 1;

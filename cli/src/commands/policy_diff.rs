@@ -1,7 +1,7 @@
 //! `ravelin policy diff OLD NEW`: every request whose decision changes between two mesh folders, as disjoint regions,
 //! each with an example that both engines confirm. A folder of an earlier commit is read out of git.
 
-use super::policy_who_can::shown;
+use super::policy_who_can::{report as unanswered, shown};
 use crate::arguments::Shared;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::git_folder;
@@ -23,8 +23,12 @@ use std::path::Path;
   ravelin policy diff HEAD~1:mesh mesh
   ravelin policy diff v1.4:mesh v1.5:mesh -o json
 `REV:PATH` is the folder PATH (below the root of the repository) in a commit; `REV:` is the current folder there.
-Requests are compared in normal form; a change of how other targets are read is told apart.
-Exit code 1: some decision changes.")]
+Requests are compared in normal form. A change of how other targets are read, or which tokens and claims count, is told
+as a note, and a note counts as a difference.
+Left out are requests whose host is an IPv6 address, peers whose SPIFFE ID names two namespaces (`/ns/a/…/ns/b/…`) and
+methods of other characters than upper-case letters and `-`. Workloads with conditions that sets cannot tell (references,
+an IPv6 host, a header that carries a token) are named, unless all that holds for them is the same in both folders.
+Exit code 0: no difference, 1: some decision changes, 2: some workload could not be compared, the others are printed.")]
 pub(crate) struct DiffArguments {
     /// A mesh folder, or REV:PATH
     old: String,
@@ -56,16 +60,7 @@ pub(crate) fn run(arguments: DiffArguments, shared: &Shared) -> Outcome {
     } else {
         print_rows(&report, shared.output)?;
     }
-    if let Some(first) = report.unanswered.first() {
-        for one in &report.unanswered {
-            anstream::eprintln!("{}: {}", one.workload, escape_text(&one.reason));
-        }
-        return Err(Failure::usage(format!(
-            "{} workload(s) could not be compared, the first is `{}`",
-            report.unanswered.len(),
-            first.workload
-        )));
-    }
+    unanswered(&report.unanswered)?;
     Ok(if report.is_empty() {
         Exit::Yes
     } else {

@@ -25,8 +25,11 @@ use std::path::PathBuf;
   ravelin policy who-can --to inventory --method GET --path /inventory/42
   ravelin policy who-can --from orders
   ravelin policy who-can policies/examples/shop -o json
-What is not fixed by an option may be anything, and is told in the column REQUESTS.
-Exit code 1: nobody can.")]
+What is not fixed by an option may be anything, and is told for each caller.
+Left out of the answer are requests whose host is an IPv6 address, peers whose SPIFFE ID names two namespaces
+(`/ns/a/…/ns/b/…`) and methods of other characters than upper-case letters and `-`; conditions with references,
+on an IPv6 host or on a header that carries a token are refused by name: ask `policy explain` about single requests.
+Exit code 1: nobody can; 2: some workload has no answer, those of the others are printed.")]
 pub(crate) struct WhoCanArguments {
     /// The mesh folder; default: the current one, else policies/examples/shop
     mesh: Option<PathBuf>,
@@ -74,6 +77,9 @@ pub(crate) struct WhoCanArguments {
     tcp: bool,
 }
 
+/// What helps where sets of requests have no answer.
+pub(crate) const SINGLE: &str = "`ravelin policy explain` answers for single requests";
+
 /// Reads RFC 3339.
 pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
     Timestamp::parse_rfc3339(text)
@@ -97,7 +103,11 @@ pub(crate) fn run(arguments: WhoCanArguments, shared: &Shared) -> Outcome {
     let (found, unanswered) = match &to {
         Some(to) => match who_can(&mesh, to, &query, &options) {
             Ok(reach) => (vec![reach], Vec::new()),
-            Err(error) => return Err(Failure::usage(error.to_string())),
+            Err(error) => {
+                return Err(
+                    Failure::usage(format!("`{to}` has no answer: {error}")).with_help(SINGLE)
+                );
+            }
         },
         None => reachable(&mesh, &query, &options),
     };
@@ -160,18 +170,23 @@ fn normalized(mesh: &MeshSet, to: Option<&SpiffeId>, path: &str) -> Result<Strin
 }
 
 /// Workloads without an answer end the command with exit code 2: what is printed is then not all.
-fn report(unanswered: &[Unanswered]) -> Result<(), Failure> {
+pub(crate) fn report(unanswered: &[Unanswered]) -> Result<(), Failure> {
     let Some(first) = unanswered.first() else {
         return Ok(());
     };
-    for one in unanswered {
-        anstream::eprintln!("{}: {}", one.workload, escape_text(&one.reason));
+    for one in unanswered.iter().skip(1) {
+        anstream::eprintln!(
+            "`{}` has no answer: {}",
+            one.workload,
+            escape_text(&one.reason)
+        );
     }
-    Err(Failure::usage(format!(
-        "{} workload(s) without an answer, the first is `{}`",
-        unanswered.len(),
-        first.workload
-    )))
+    let failure = format!(
+        "`{}` has no answer: {}",
+        first.workload,
+        escape_text(&first.reason)
+    );
+    Err(Failure::usage(failure).with_help(SINGLE))
 }
 
 fn print_table(found: &[Reach]) -> Result<(), Failure> {

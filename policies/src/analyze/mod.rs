@@ -40,7 +40,7 @@ pub use reach::{Access, Reach, ReachGroup, ReachQuery, reachable, who_can};
 pub use record::{
     CallFacts, HttpFacts, LineError, LogLine, RecordedCall, RecordedOutcome, parse_log_line,
 };
-pub use redundancy::{IdleRule, Idleness, RedundancyReport, redundancy};
+pub use redundancy::{IdleRule, Idleness, NotCompared, RedundancyReport, redundancy};
 pub use replay::{Replay, ReplayExample, ReplayGroup, ReplayReport};
 pub use sample::Sample;
 pub use suggest::{

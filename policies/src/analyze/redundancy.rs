@@ -9,7 +9,6 @@ use ravelin_proto::time::Timestamp;
 use super::AnalyzeError;
 use super::decide::{RuleSet, rule_sets, universe};
 use super::diagram::{Diagram, Function, NEVER};
-use super::difference::Unanswered;
 use super::question::{AnalyzeOptions, Question};
 use super::side::Side;
 use crate::limits;
@@ -47,7 +46,16 @@ pub struct RedundancyReport {
     /// In the order of the policies. All of them may be removed at once.
     pub idle: Vec<IdleRule>,
     /// Workloads whose rules were not compared; none of their rules is reported.
-    pub unanswered: Vec<Unanswered>,
+    pub unanswered: Vec<NotCompared>,
+}
+
+/// A workload whose rules were not compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotCompared {
+    /// SPIFFE ID.
+    pub workload: SpiffeId,
+    /// Why.
+    pub error: AnalyzeError,
 }
 
 /// A rule, by the place of its policy in the set and its number.
@@ -58,7 +66,8 @@ pub fn redundancy(set: &MeshSet) -> RedundancyReport {
     let options = AnalyzeOptions {
         now: Timestamp::default(),
         includes_dry_run: false,
-        includes_connections: false,
+        // What a rule does to bare connections counts as well: not every workload says what it speaks.
+        includes_connections: true,
     };
     let mut report = RedundancyReport::default();
     let mut verdicts: BTreeMap<Key, Option<Idleness>> = BTreeMap::new();
@@ -86,7 +95,12 @@ pub fn redundancy(set: &MeshSet) -> RedundancyReport {
         match judge(&side, &options, &mut steps_left) {
             Ok(found) => merge(set, &mut verdicts, found),
             Err(error) => {
-                report.unanswered.push(unanswered(id, &error));
+                // What failed has used an unknown part.
+                steps_left /= 2;
+                report.unanswered.push(NotCompared {
+                    workload: id.clone(),
+                    error,
+                });
                 for number in attached {
                     let rules = set.authorization_policies.get(number);
                     for (rule, _) in rules.into_iter().flat_map(super::side::rules) {
@@ -101,13 +115,6 @@ pub fn redundancy(set: &MeshSet) -> RedundancyReport {
         .filter_map(|((policy, rule), reason)| idle(set, policy, rule, reason?))
         .collect();
     report
-}
-
-fn unanswered(id: &SpiffeId, error: &AnalyzeError) -> Unanswered {
-    Unanswered {
-        workload: id.to_string(),
-        reason: error.to_string(),
-    }
 }
 
 fn place(set: &MeshSet, policy: &AuthorizationPolicy) -> Option<usize> {
@@ -169,6 +176,9 @@ fn judge<'a>(
     options: &AnalyzeOptions,
     steps_left: &mut usize,
 ) -> Result<Judged<'a>, AnalyzeError> {
+    if *steps_left == 0 {
+        return Err(AnalyzeError::OverBudget("work for a whole set"));
+    }
     let mut question = Question::new(&[side], options, *steps_left, &|_| {})?;
     let vocabulary = question.vocabulary.clone();
     let mut builder = question.builder();

@@ -523,7 +523,12 @@ fn idle_rules_are_found_with_the_rules_that_make_them_idle() {
                 Idleness::Denied(names(&["shop/deny rule 1", "shop/deny rule 2"]))
             ),
             ("shop/allow".to_owned(), 4, Idleness::NeverMatches),
-            ("shop/deny".to_owned(), 3, Idleness::NeverMatches),
+            // No request has such a path, but it denies every bare connection, as the first one does (rule 54).
+            (
+                "shop/deny".to_owned(),
+                3,
+                Idleness::Covered(names(&["shop/deny rule 1"]))
+            ),
         ]
     );
 }

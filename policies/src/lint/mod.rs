@@ -4,6 +4,7 @@
 
 mod claims;
 mod identity;
+mod idle;
 mod peers;
 mod protocol;
 mod rule;
@@ -21,7 +22,7 @@ use crate::source::SourceFile;
 /// One lint.
 type Check = fn(&Mesh<'_>, &mut Findings<'_>);
 
-const CHECKS: [Check; 13] = [
+const CHECKS: [Check; 14] = [
     rule::split_rules,
     rule::negative_allows,
     rule::denies_by_path,
@@ -35,6 +36,7 @@ const CHECKS: [Check; 13] = [
     scope::empty_namespaces,
     protocol::http_fields_on_tcp,
     protocol::providers,
+    idle::idle_rules,
 ];
 
 /// Everything suspicious in a set that was loaded from these files, in the order of path and line.
@@ -166,6 +168,14 @@ impl<'f> Findings<'f> {
         diagnostic.is_error = false;
         diagnostic.help = Some(help.to_owned());
         diagnostic.snippet = snippet(content, at);
+        self.found.push(diagnostic);
+    }
+
+    /// A warning about the set, without a place.
+    fn warn_set(&mut self, code: &'static str, message: String, help: &str) {
+        let mut diagnostic = Diagnostic::error(code, "", 0, 0, message);
+        diagnostic.is_error = false;
+        diagnostic.help = Some(help.to_owned());
         self.found.push(diagnostic);
     }
 
