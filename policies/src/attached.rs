@@ -7,6 +7,7 @@ use ravelin_proto::time::Timestamp;
 use crate::compile::holds_for;
 use crate::decision::{PolicyRef, RuleRef};
 use crate::index::{List, PerList};
+use crate::matcher::{Pattern, Reference};
 use crate::object::Workload;
 use crate::schema::{
     AuthorizationPolicy, CheckProtocol, Effect, ExtensionProvider, Field, Rule, Window,
@@ -90,9 +91,13 @@ impl Presence {
         presence
     }
 
-    /// Does any policy of the list hold at this moment?
+    /// Does the list count at this moment? An ALLOW counts also outside of its window: that it ends, or has not begun,
+    /// must not open what it narrows.
     pub(crate) fn has(&self, list: List, now: Timestamp) -> bool {
-        *self.always.of(list) > 0 || (!self.windows.is_empty() && self.count(list, now) > 0)
+        let stays = matches!(list, List::Allow | List::DryRunAllow);
+        let mut windows = self.windows.iter();
+        *self.always.of(list) > 0
+            || windows.any(|(of, window)| *of == list && (stays || window.contains(now)))
     }
 
     /// How many policies of the list hold at this moment.
@@ -191,6 +196,11 @@ fn judges_paths(policy: &AuthorizationPolicy) -> bool {
         && clauses.any(|clause| {
             let is_path = clause.field == Field::Path
                 || matches!(&clause.field, Field::Header(name) if name == ":path");
-            is_path && (clause.is_negative || policy.effect != Effect::Allow)
+            // A segment that shifts is another tenant, also for an ALLOW.
+            let names_segment = clause
+                .patterns
+                .iter()
+                .any(|pattern| matches!(pattern, Pattern::Reference(Reference::PathSegment(_))));
+            names_segment || (is_path && (clause.is_negative || policy.effect != Effect::Allow))
         })
 }

@@ -228,10 +228,13 @@ impl<'a> Decision<'_, '_, 'a> {
         let allowing = self.union(&allow_rules)?;
         let diagram = &mut *self.builder.diagram;
         let refused = diagram.any(&[bad_peer, bad_path, bad_token, no_authorizer, denying])?;
-        let (has_allow, has_other) = (
-            self.has(&[Effect::Allow])?,
-            self.has(&[Effect::Deny, Effect::Custom])?,
-        );
+        // An ALLOW counts also outside of its window: its end opens nothing.
+        let has_allow = if self.attached(Effect::Allow).is_empty() {
+            NEVER
+        } else {
+            ALWAYS
+        };
+        let has_other = self.has(&[Effect::Deny, Effect::Custom])?;
         let unlisted = if self.side.set.config.are_unlisted_calls_allowed {
             ALWAYS
         } else {
@@ -310,9 +313,18 @@ impl<'a> Decision<'_, '_, 'a> {
             .collect()
     }
 
-    /// When a policy of one of these effects exists.
+    fn has_http_authorizer(&self, policy: &AuthorizationPolicy) -> bool {
+        self.side
+            .provider(policy.provider.as_deref())
+            .is_some_and(|found| found.protocol != CheckProtocol::Grpc)
+    }
+
+    /// When a policy of one of these effects exists and says something here.
     fn has(&mut self, effects: &[Effect]) -> Result<Function, AnalyzeError> {
-        let policies = effects.iter().flat_map(|effect| self.attached(*effect));
+        let policies = effects
+            .iter()
+            .flat_map(|effect| self.attached(*effect))
+            .filter(|policy| !self.is_connection || !self.has_http_authorizer(policy));
         let windows: Vec<Function> = policies
             .collect::<Vec<_>>()
             .into_iter()
@@ -442,8 +454,7 @@ impl<'a> Decision<'_, '_, 'a> {
         let mut by_leaf: BTreeMap<u32, Vec<Function>> = BTreeMap::new();
         for rule in rules {
             let provider = self.side.provider(rule.policy.provider.as_deref());
-            let is_http = provider.is_some_and(|found| found.protocol != CheckProtocol::Grpc);
-            if self.is_connection && is_http {
+            if self.is_connection && self.has_http_authorizer(rule.policy) {
                 continue;
             }
             let leaf = provider

@@ -7,7 +7,7 @@ use ravelin_proto::spiffe_id::SpiffeId;
 use ravelin_proto::time::Timestamp;
 use serde_json::json;
 
-use crate::attached::Attached;
+use crate::attached::{Attached, has_http_authorizer};
 use crate::call::{Call, Connection, HttpCall, RequestIdentity};
 use crate::clause::clause_matches;
 use crate::compile::WorkloadPolicies;
@@ -60,6 +60,11 @@ fn first_match<'p>(
         })
 }
 
+/// A CUSTOM policy whose authorizer speaks HTTP has no say on TCP (rule 57).
+fn is_judged(policies: &WorkloadPolicies, attached: &Attached, call: Call<'_>) -> bool {
+    matches!(call, Call::Http(_)) || !has_http_authorizer(attached, &policies.providers)
+}
+
 fn answer(
     policies: &WorkloadPolicies,
     call: Call<'_>,
@@ -71,10 +76,10 @@ fn answer(
         }
     };
     let has = |effect: Effect| {
-        policies
-            .attached
-            .iter()
-            .any(|attached| of(effect)(attached) && attached.window.contains(call.now()))
+        policies.attached.iter().any(|attached| {
+            let holds = effect == Effect::Allow || attached.window.contains(call.now());
+            of(effect)(attached) && holds && is_judged(policies, attached, call)
+        })
     };
     let by = |is_allowed, code, (attached, by): (&Attached, &Arc<RuleRef>)| {
         (

@@ -38,6 +38,10 @@ pub fn is_dry_run(policy: &Value) -> bool {
     ["1", "t", "T", "true", "True", "TRUE"].contains(&said)
 }
 
+fn provider_of(policy: &Value) -> &str {
+    text_at(policy, &["spec", "provider", "name"]).unwrap_or_default()
+}
+
 fn window(policy: &Value) -> [Option<Timestamp>; 2] {
     ["ravelin.dev/not-before", "ravelin.dev/not-after"]
         .map(|name| annotation(policy, name).and_then(Timestamp::parse_rfc3339))
@@ -103,7 +107,8 @@ impl<'w> Court<'w> {
     }
 
     /// Rules 2 to 5 over these policies. Ours: without any policy nobody calls, unless `unlistedCalls: allow`.
-    fn answer(&self, list: &[&'w Value]) -> Verdict<'w> {
+    /// An ALLOW policy asks for an ALLOW also outside of its time.
+    fn answer(&self, list: &[&'w Value], with_dry_run: bool) -> Verdict<'w> {
         let said = |is_allowed, code| Verdict {
             is_allowed,
             code,
@@ -121,11 +126,19 @@ impl<'w> Court<'w> {
                 };
             }
         }
+        let has_allow = policies(self.world)
+            .into_iter()
+            .any(|policy| action(policy) == "ALLOW" && (with_dry_run || !is_dry_run(policy)));
         let has = |wanted: &str| list.iter().any(|policy| action(policy) == wanted);
-        if has("ALLOW") {
+        if has_allow {
             return said(false, "no_allow_matched");
         }
-        if has("DENY") || has("CUSTOM") {
+        // Rule 57: what an HTTP provider would say, it does not say of connections.
+        let asks = |policy: &&Value| {
+            action(policy) == "CUSTOM"
+                && !(self.call.is_tcp() && self.is_grpc(policy) == Some(false))
+        };
+        if has("DENY") || list.iter().any(asks) {
             return said(true, "allowed");
         }
         said(
@@ -138,13 +151,13 @@ impl<'w> Court<'w> {
     fn decide(&self) -> Verdict<'w> {
         let mut list = self.list.clone();
         list.retain(|policy| !is_dry_run(policy));
-        self.answer(&list)
+        self.answer(&list, false)
     }
 
     /// Rule 64, in one answer: what would be decided if dry-run policies were enforced; nothing without one.
     fn shadow(&self) -> Option<Verdict<'w>> {
         let has_some = policies(self.world).into_iter().any(is_dry_run);
-        has_some.then(|| self.answer(&self.list))
+        has_some.then(|| self.answer(&self.list, true))
     }
 
     /// Rule 7, and ours: what a policy of limited time decides is always audited.
@@ -153,33 +166,31 @@ impl<'w> Court<'w> {
         verdict.decider.is_some_and(is_timed) || self.first(&self.list, "AUDIT").is_some()
     }
 
+    /// What the policy's provider speaks; nothing for one that does not exist.
+    fn is_grpc(&self, policy: &Value) -> Option<bool> {
+        items(self.world.config.get("extensionProviders"))
+            .iter()
+            .find(|provider| text_at(provider, &["name"]) == Some(provider_of(policy)))
+            .map(|provider| provider.get("envoyExtAuthzGrpc").is_some())
+    }
+
     /// Rules 6, 57, 61, 63: `not-needed`, `ask PROVIDER BY` or `refuse CODE BY`.
     fn custom(&self) -> String {
-        let name = |policy: &Value| {
-            text_at(policy, &["spec", "provider", "name"])
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let is_grpc = |policy: &Value| {
-            items(self.world.config.get("extensionProviders"))
-                .iter()
-                .find(|provider| text_at(provider, &["name"]) == Some(&name(policy)))
-                .map(|provider| provider.get("envoyExtAuthzGrpc").is_some())
-        };
         let mut list = self.list.clone();
         if self.call.is_tcp() {
             // Rule 57: only a gRPC provider judges connections; one that is missing refuses them.
-            list.retain(|policy| action(policy) == "CUSTOM" && is_grpc(policy) != Some(false));
+            list.retain(|policy| action(policy) == "CUSTOM" && self.is_grpc(policy) != Some(false));
         }
         let Some((policy, by)) = self.first(&list, "CUSTOM") else {
             return "not-needed".into();
         };
         // Two providers are one too many, even where one of them has nothing to say on this call.
-        let is_other = |other: &Value| action(other) == "CUSTOM" && name(other) != name(policy);
-        if is_grpc(policy).is_none() || policies(self.world).into_iter().any(is_other) {
+        let is_other =
+            |other: &Value| action(other) == "CUSTOM" && provider_of(other) != provider_of(policy);
+        if self.is_grpc(policy).is_none() || policies(self.world).into_iter().any(is_other) {
             return format!("refuse bad_provider {by}");
         }
-        format!("ask {} {by}", name(policy))
+        format!("ask {} {by}", provider_of(policy))
     }
 
     fn say(&self) -> Expect {

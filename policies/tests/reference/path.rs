@@ -118,14 +118,28 @@ fn is_judged_by_path(world: &World<'_>) -> bool {
         .filter(|policy| !judge::is_dry_run(policy));
     enforced.into_iter().any(|policy| {
         let action = judge::action(policy);
-        items(policy.pointer("/spec/rules"))
-            .iter()
-            .any(|rule| match action {
-                "ALLOW" => names_path(rule, false),
-                "DENY" | "CUSTOM" => names_path(rule, true),
-                _ => false,
-            })
+        items(policy.pointer("/spec/rules")).iter().any(|rule| {
+            names_segment(policy, rule)
+                || match action {
+                    "ALLOW" => names_path(rule, false),
+                    "DENY" | "CUSTOM" => names_path(rule, true),
+                    _ => false,
+                }
+        })
     })
+}
+
+/// Ours: a claim is compared with a segment of the path.
+fn names_segment(policy: &Value, rule: &Value) -> bool {
+    let refers = super::annotation(policy, "ravelin.dev/references") == Some("true");
+    let texts = items(rule.get("when"))
+        .iter()
+        .flat_map(|condition| ["values", "notValues"].map(|name| items(condition.get(name))));
+    refers
+        && texts
+            .flatten()
+            .filter_map(Value::as_str)
+            .any(|text| text.starts_with("${request.path["))
 }
 
 fn names_path(rule: &Value, counts_positive: bool) -> bool {
