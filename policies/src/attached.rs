@@ -78,7 +78,7 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    pub(crate) fn new(attached: &[Arc<Attached>]) -> Self {
+    pub(crate) fn new<'a>(attached: impl Iterator<Item = &'a Arc<Attached>>) -> Self {
         let mut presence = Self::default();
         for policy in attached {
             let list = List::of(policy);

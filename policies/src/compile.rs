@@ -16,7 +16,7 @@ use crate::explain::{self, Explanation};
 use crate::index::layers::{ConnectionPolicies, Layers};
 use crate::object::{Labels, Metadata, Workload};
 use crate::path::{NormalizedPath, PathNormalization, PathRefusal, is_ambiguous, normalize};
-use crate::schema::{Effect, ExtensionProvider, PeerAuthentication, PeerMode};
+use crate::schema::{ExtensionProvider, PeerAuthentication, PeerMode};
 use crate::set::MeshSet;
 
 /// Why a set cannot be compiled for a workload.
@@ -51,8 +51,8 @@ pub struct WorkloadPolicies {
     pub(crate) attached: Arc<[Arc<Attached>]>,
     pub(crate) layers: Layers,
     pub(crate) presence: Presence,
-    /// Some CUSTOM policy holds for connections whose content is not HTTP.
-    pub(crate) asks_on_tcp: bool,
+    /// The same without what is not asked on TCP, so that it opens nothing there either (rule 57).
+    pub(crate) presence_on_tcp: Presence,
     pub(crate) options: Options,
     pub(crate) providers: Vec<Arc<ExtensionProvider>>,
     authentication: RequestAuthentications,
@@ -130,10 +130,8 @@ impl WorkloadPolicies {
             workload: workload.clone(),
             revision,
             layers,
-            presence: Presence::new(&attached),
-            asks_on_tcp: attached
-                .iter()
-                .any(|policy| policy.effect == Effect::Custom && is_on_tcp(policy)),
+            presence: Presence::new(attached.iter()),
+            presence_on_tcp: Presence::new(attached.iter().filter(|policy| is_on_tcp(policy))),
             judges_paths: attached.iter().any(|policy| policy.judges_paths),
             has_one_provider: has_one_provider(&attached),
             attached: attached.into(),

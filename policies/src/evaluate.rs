@@ -30,10 +30,11 @@ pub(crate) fn decide_by<'p>(
 ) -> (Decision, Option<Match<'p>>) {
     let asked = policies.layers.asked(call, policies.options, on);
     let first = |list| asked.first(list);
-    // What nobody asks on TCP opens nothing there either (rule 57).
-    let is_asked =
-        |list| list != List::Custom || policies.asks_on_tcp || matches!(call, Call::Http(_));
-    let has = |list| policies.presence.has(list, call.now()) && is_asked(list);
+    let presence = match call {
+        Call::Http(_) => &policies.presence,
+        Call::Tcp(..) => &policies.presence_on_tcp,
+    };
+    let has = |list| presence.has(list, call.now());
     let deny = first(List::Deny);
     let allow = deny.is_none().then(|| first(List::Allow)).flatten();
     let enforced = Answer::new(policies, deny, allow, &has);

@@ -115,17 +115,12 @@ fn without_dots(path: &str) -> String {
 fn is_judged_by_path(world: &World<'_>) -> bool {
     let enforced = judge::policies(world)
         .into_iter()
-        .filter(|policy| !judge::is_dry_run(policy));
+        .filter(|policy| !judge::is_dry_run(policy) && judge::action(policy) != "AUDIT");
     enforced.into_iter().any(|policy| {
-        let action = judge::action(policy);
-        items(policy.pointer("/spec/rules")).iter().any(|rule| {
-            names_segment(policy, rule)
-                || match action {
-                    "ALLOW" => names_path(rule, false),
-                    "DENY" | "CUSTOM" => names_path(rule, true),
-                    _ => false,
-                }
-        })
+        let counts_positive = judge::action(policy) != "ALLOW";
+        items(policy.pointer("/spec/rules"))
+            .iter()
+            .any(|rule| names_segment(policy, rule) || names_path(rule, counts_positive))
     })
 }
 
@@ -134,6 +129,9 @@ fn names_segment(policy: &Value, rule: &Value) -> bool {
     let refers = super::annotation(policy, "ravelin.dev/references") == Some("true");
     let texts = items(rule.get("when"))
         .iter()
+        .filter(|condition| {
+            text_at(condition, &["key"]).is_some_and(|key| key.starts_with("request.auth.claims"))
+        })
         .flat_map(|condition| ["values", "notValues"].map(|name| items(condition.get(name))));
     refers
         && texts

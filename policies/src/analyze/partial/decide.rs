@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::PartialCall;
-use crate::attached::Attached;
+use crate::attached::{Attached, has_http_authorizer};
 use crate::compile::WorkloadPolicies;
 use crate::decision::{ALLOWED, BAD_PROVIDER, NO_ALLOW_MATCHED, NO_POLICY, POLICY_DENIED, RuleRef};
 use crate::limits;
@@ -95,6 +95,19 @@ impl<'a> Asked<'a> {
         })
     }
 
+    /// Does the effect count here? As [`crate::attached::Presence::has`] and rule 57 have it.
+    fn has(&self, effect: Effect) -> bool {
+        if effect == Effect::Allow {
+            let mut attached = self.policies.attached.iter();
+            return attached.any(|attached| {
+                attached.effect == effect && (self.with_dry_run || !attached.is_dry_run)
+            });
+        }
+        let is_tcp = self.call.http.is_none();
+        self.of(effect)
+            .any(|attached| !is_tcp || !has_http_authorizer(attached, &self.policies.providers))
+    }
+
     /// The first rule that certainly matches, and what is missing to know about the others.
     fn search(&self, effect: Effect) -> (Option<&'a Arc<RuleRef>>, BTreeSet<String>) {
         let mut missing = BTreeSet::new();
@@ -132,7 +145,7 @@ impl<'a> Asked<'a> {
         if let Some(by) = denied {
             return PartialDecision::certain(false, POLICY_DENIED, Some(by));
         }
-        let allow = if self.of(Effect::Allow).next().is_some() {
+        let allow = if self.has(Effect::Allow) {
             let (allowed, unsure) = self.search(Effect::Allow);
             if allowed.is_none() && unsure.is_empty() {
                 return PartialDecision::certain(false, NO_ALLOW_MATCHED, None);
@@ -141,8 +154,7 @@ impl<'a> Asked<'a> {
                 missing.extend(unsure);
             }
             PartialDecision::certain(true, ALLOWED, allowed)
-        } else if self.of(Effect::Deny).next().is_some() || self.of(Effect::Custom).next().is_some()
-        {
+        } else if self.has(Effect::Deny) || self.has(Effect::Custom) {
             PartialDecision::certain(true, ALLOWED, None)
         } else {
             let is_allowed = self.policies.options.are_unlisted_calls_allowed;
