@@ -360,14 +360,17 @@ spec: {{action: CUSTOM, provider: {{name: authz}}, rules: [{{to: [{{operation: {
             .collect();
         assert_eq!(policy(folder.path(), &call).0, 1, "{changed:?}");
     }
-    // Outside of its window the policy does not exist.
+    // Outside of its window no rule of the policy matches, and nothing is opened by that.
     let (in_time, late) = ("2029-01-01T00:00:00Z", "2031-01-01T00:00:00Z");
     let call: Vec<&str> = whole
         .iter()
         .map(|part| if *part == in_time { late } else { part })
         .collect();
-    let (_, out, _) = policy(folder.path(), &call);
-    assert!(out.contains("no ALLOW policy is attached"), "{out}");
+    let (code, out, _) = policy(folder.path(), &call);
+    assert!(
+        code == 1 && out.contains("no attached ALLOW policy holds at this moment"),
+        "{out}"
+    );
     let (code, out, _) = policy(folder.path(), &["explain", &mesh, "--to", "a"]);
     assert!(code == 1 && out.contains("plaintext_refused"), "{out}");
     assert_eq!(

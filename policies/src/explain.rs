@@ -225,6 +225,7 @@ impl Explanation {
 
     fn reason_of_miss(&self) -> String {
         let text = match self.allow_count {
+            0 => "no attached ALLOW policy holds at this moment".to_owned(),
             1 => "no rule of 1 attached ALLOW policy matches".to_owned(),
             count => format!("no rule of {count} attached ALLOW policies matches"),
         };

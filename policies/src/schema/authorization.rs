@@ -24,7 +24,7 @@ pub struct AuthorizationPolicy {
     pub provider: Option<String>,
     /// It is judged beside the others and never enforced (rule 64).
     pub is_dry_run: bool,
-    /// When it holds; outside of it the policy does not exist.
+    /// When its rules match. An ALLOW counts as attached outside of it as well.
     pub window: Window,
     /// Any of them matches (rule 8); empty: never (rule 11).
     pub rules: Arc<[Rule]>,
