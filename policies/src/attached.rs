@@ -9,9 +9,7 @@ use crate::decision::{PolicyRef, RuleRef};
 use crate::index::{List, PerList};
 use crate::matcher::{Pattern, Reference};
 use crate::object::Workload;
-use crate::schema::{
-    AuthorizationPolicy, CheckProtocol, Effect, ExtensionProvider, Field, Rule, Window,
-};
+use crate::schema::{AuthorizationPolicy, Effect, ExtensionProvider, Field, JwtRule, Rule, Window};
 use crate::set::MeshSet;
 
 /// A policy that holds for the workload.
@@ -123,21 +121,38 @@ impl Presence {
     }
 }
 
+/// The AuthorizationPolicies that hold for the workload (rules 65 to 67), in the order of the set.
+pub(crate) fn policies_of<'s>(
+    set: &'s MeshSet,
+    workload: &Workload,
+) -> impl Iterator<Item = &'s AuthorizationPolicy> {
+    let root = set.config.root_namespace.as_str();
+    set.authorization_policies.iter().filter(move |policy| {
+        !policy.has_target_refs
+            && holds_for(workload, &policy.metadata, policy.selector.as_ref(), root)
+    })
+}
+
+/// The JWT rules of every RequestAuthentication that holds for the workload (rules 65 to 67, 75).
+pub(crate) fn jwt_rules_of(set: &MeshSet, workload: &Workload) -> Vec<Arc<JwtRule>> {
+    let root = set.config.root_namespace.as_str();
+    set.request_authentications
+        .iter()
+        .filter(|object| {
+            !object.has_target_refs
+                && holds_for(workload, &object.metadata, object.selector.as_ref(), root)
+        })
+        .flat_map(|object| object.rules.iter().cloned())
+        .collect()
+}
+
 /// The policies that hold for the workload, by namespace and name. Those that are the same as before are shared.
 pub(crate) fn attach(
     before: &[Arc<Attached>],
     set: &MeshSet,
     workload: &Workload,
 ) -> Vec<Arc<Attached>> {
-    let root = set.config.root_namespace.as_str();
-    let mut objects: Vec<&AuthorizationPolicy> = set
-        .authorization_policies
-        .iter()
-        .filter(|policy| {
-            !policy.has_target_refs
-                && holds_for(workload, &policy.metadata, policy.selector.as_ref(), root)
-        })
-        .collect();
+    let mut objects: Vec<&AuthorizationPolicy> = policies_of(set, workload).collect();
     objects.sort_by_key(|policy| name_of(policy));
     let mut before = before.iter().peekable();
     objects
@@ -160,12 +175,19 @@ fn name_of(policy: &AuthorizationPolicy) -> (&str, &str) {
     (&policy.metadata.namespace, &policy.metadata.name)
 }
 
+pub(crate) fn provider_named<'p>(
+    name: Option<&str>,
+    providers: &'p [Arc<ExtensionProvider>],
+) -> Option<&'p Arc<ExtensionProvider>> {
+    let name = name?;
+    providers.iter().find(|provider| provider.name == name)
+}
+
 pub(crate) fn provider<'p>(
     attached: &Attached,
     providers: &'p [Arc<ExtensionProvider>],
 ) -> Option<&'p Arc<ExtensionProvider>> {
-    let name = attached.provider.as_deref()?;
-    providers.iter().find(|provider| provider.name == name)
+    provider_named(attached.provider.as_deref(), providers)
 }
 
 /// A CUSTOM policy whose authorizer speaks HTTP says nothing about TCP (rule 57).
@@ -174,8 +196,7 @@ pub(crate) fn has_http_authorizer(
     providers: &[Arc<ExtensionProvider>],
 ) -> bool {
     attached.effect == Effect::Custom
-        && provider(attached, providers)
-            .is_some_and(|provider| provider.protocol != CheckProtocol::Grpc)
+        && provider(attached, providers).is_some_and(|provider| !provider.judges_connections())
 }
 
 pub(crate) fn has_one_provider(attached: &[Arc<Attached>]) -> bool {

@@ -6,7 +6,7 @@ use ravelin_proto::spiffe_id::{SpiffeId, TrustDomain};
 use ravelin_proto::time::Timestamp;
 
 use crate::attached::{
-    Attached, Presence, attach, has_http_authorizer, has_one_provider, provider,
+    Attached, Presence, attach, has_http_authorizer, has_one_provider, jwt_rules_of, provider,
 };
 use crate::authenticate::RequestAuthentications;
 use crate::call::{Call, Connection, HttpCall};
@@ -117,15 +117,6 @@ impl WorkloadPolicies {
             what: over.what,
             max: over.max,
         })?;
-        let jwt_rules = set
-            .request_authentications
-            .iter()
-            .filter(|object| {
-                !object.has_target_refs
-                    && holds_for(workload, &object.metadata, object.selector.as_ref(), root)
-            })
-            .flat_map(|object| object.rules.iter().cloned())
-            .collect();
         Ok(Self {
             workload: workload.clone(),
             revision,
@@ -142,7 +133,7 @@ impl WorkloadPolicies {
             },
             providers: providers.clone(),
             authentication: RequestAuthentications::new(
-                jwt_rules,
+                jwt_rules_of(set, workload),
                 set.config.clock_skew,
                 set.config.is_expiry_required,
             ),
@@ -238,6 +229,11 @@ impl WorkloadPolicies {
     /// True when a path that reads differently to different servers is refused here (rule 90).
     pub(crate) fn judges_paths(&self) -> bool {
         self.judges_paths
+    }
+
+    /// False when the workload's CUSTOM policies name several providers (rule 61).
+    pub(crate) fn has_one_provider(&self) -> bool {
+        self.has_one_provider
     }
 
     /// The authorizer that a CUSTOM policy names.

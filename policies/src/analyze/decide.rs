@@ -13,9 +13,7 @@ use super::side::{Side, any_id, exactly, members_of, plain_path, rules};
 use super::sort::{Reception, TokenSort};
 use super::space::{Aspect, Atom};
 use super::vocabulary::{ListField, TextField, Vocabulary};
-use crate::schema::{
-    AuthorizationPolicy, CheckProtocol, Effect, ExtensionProvider, JwtRule, PeerMode,
-};
+use crate::schema::{AuthorizationPolicy, Effect, ExtensionProvider, JwtRule, PeerMode};
 
 /// Leaf of a request that is refused.
 pub(crate) const DENY: u32 = 1;
@@ -316,7 +314,7 @@ impl<'a> Decision<'_, '_, 'a> {
     fn has_http_authorizer(&self, policy: &AuthorizationPolicy) -> bool {
         self.side
             .provider(policy.provider.as_deref())
-            .is_some_and(|found| found.protocol != CheckProtocol::Grpc)
+            .is_some_and(|found| !found.judges_connections())
     }
 
     /// When a policy of one of these effects exists and says something here.
@@ -334,7 +332,7 @@ impl<'a> Decision<'_, '_, 'a> {
     }
 
     fn bad_paths(&mut self) -> Function {
-        if self.is_connection || !self.side.judges_paths {
+        if self.is_connection || !self.side.engine.judges_paths() {
             return NEVER;
         }
         let space = self.builder.space;
@@ -450,7 +448,7 @@ impl<'a> Decision<'_, '_, 'a> {
         table: &mut Table,
     ) -> Result<(Function, Function), AnalyzeError> {
         let rules = self.rule_sets(Effect::Custom, has_token)?;
-        let is_only = self.side.has_one_provider();
+        let is_only = self.side.engine.has_one_provider();
         let mut by_leaf: BTreeMap<u32, Vec<Function>> = BTreeMap::new();
         for rule in rules {
             let provider = self.side.provider(rule.policy.provider.as_deref());

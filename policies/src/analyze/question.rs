@@ -68,7 +68,7 @@ impl Question {
         scope.now = options.now;
         scope.has_connections |= options.includes_connections;
         let is_plain = scope.normalization == PathNormalization::DecodeAndMergeSlashes;
-        if !is_plain && sides.iter().any(|side| side.judges_paths) {
+        if !is_plain && sides.iter().any(|side| side.engine.judges_paths()) {
             let machine = plain_path(vocabulary.has_query);
             vocabulary
                 .text(TextField::Path)

@@ -7,13 +7,13 @@ use super::machine::{Machine, Text};
 use super::sort::{self, TokenSort};
 use super::space::Scope;
 use super::vocabulary::{ListField, TextField, Vocabulary};
-use crate::compile::{WorkloadPolicies, holds_for};
+use crate::attached::{jwt_rules_of, policies_of, provider_named};
+use crate::compile::WorkloadPolicies;
 use crate::matcher::StringMatch;
 use crate::object::Workload;
-use crate::path::{PathNormalization, PathRefusal};
+use crate::path::PathNormalization;
 use crate::schema::{
-    AuthorizationPolicy, Effect, ExtensionProvider, Field, JwtRule, LaunchProtocol, Rule,
-    WorkloadIdentity,
+    AuthorizationPolicy, ExtensionProvider, Field, JwtRule, LaunchProtocol, Rule, WorkloadIdentity,
 };
 use crate::set::MeshSet;
 
@@ -26,34 +26,14 @@ pub(crate) struct Side<'a> {
     /// In the order in which the engine looks for the rule that decides.
     pub(crate) attached: Vec<&'a AuthorizationPolicy>,
     pub(crate) jwt_rules: Vec<Arc<JwtRule>>,
-    /// Paths that read differently to different servers are refused (rule 90).
-    pub(crate) judges_paths: bool,
 }
 
 impl<'a> Side<'a> {
     pub(crate) fn new(set: &'a MeshSet, workload: &Workload) -> Result<Self, AnalyzeError> {
         let engine =
             WorkloadPolicies::compile(set, workload, 0).map_err(AnalyzeError::NotCompiled)?;
-        let root = set.config.root_namespace.as_str();
-        let attached = set
-            .authorization_policies
-            .iter()
-            .filter(|policy| {
-                !policy.has_target_refs
-                    && holds_for(workload, &policy.metadata, policy.selector.as_ref(), root)
-            })
-            .collect();
-        let mut jwt_rules: Vec<Arc<JwtRule>> = set
-            .request_authentications
-            .iter()
-            .filter(|object| {
-                !object.has_target_refs
-                    && holds_for(workload, &object.metadata, object.selector.as_ref(), root)
-            })
-            .flat_map(|object| object.rules.iter().cloned())
-            .collect();
+        let mut jwt_rules = jwt_rules_of(set, workload);
         jwt_rules.sort_by(|a, b| a.issuer.cmp(&b.issuer));
-        let judges_paths = engine.normalize("//") == Err(PathRefusal::Ambiguous);
         Ok(Self {
             set,
             identity: set
@@ -61,9 +41,8 @@ impl<'a> Side<'a> {
                 .iter()
                 .find(|identity| identity.spiffe_id == workload.spiffe_id),
             engine,
-            attached,
+            attached: policies_of(set, workload).collect(),
             jwt_rules,
-            judges_paths,
         })
     }
 
@@ -72,23 +51,7 @@ impl<'a> Side<'a> {
     }
 
     pub(crate) fn provider(&self, name: Option<&str>) -> Option<&'a Arc<ExtensionProvider>> {
-        let name = name?;
-        self.set
-            .config
-            .extension_providers
-            .iter()
-            .find(|provider| provider.name == name)
-    }
-
-    /// Every provider name of the attached CUSTOM policies is the same (rule 61).
-    pub(crate) fn has_one_provider(&self) -> bool {
-        let mut names = self
-            .attached
-            .iter()
-            .filter(|policy| policy.effect == Effect::Custom)
-            .map(|policy| &policy.provider);
-        let first = names.next();
-        names.all(|name| Some(name) == first)
+        provider_named(name, &self.set.config.extension_providers)
     }
 
     /// Takes everything that this side looks at into the vocabulary.

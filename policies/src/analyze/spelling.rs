@@ -17,7 +17,7 @@ pub(crate) fn notes(
 ) -> Vec<Note> {
     let mut texts = Vec::new();
     let is_read_alike = before.normalization() == after.normalization()
-        && before.judges_paths == after.judges_paths;
+        && before.engine.judges_paths() == after.engine.judges_paths();
     let requests = || examples.iter().filter(|example| !example.is_connection);
     let has_claims = question
         .space
@@ -118,7 +118,7 @@ fn spelling_text(before: &Side<'_>, after: &Side<'_>) -> String {
     let is_changed = before.normalization() != after.normalization();
     let shown = |side: &Side<'_>| {
         let way = format!("normalized as {:?}", side.normalization());
-        match (side.judges_paths, is_changed) {
+        match (side.engine.judges_paths(), is_changed) {
             (true, true) => format!("{way}, or refused where servers read them differently"),
             (true, false) => "refused (400)".to_owned(),
             (false, _) => way,

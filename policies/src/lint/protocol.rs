@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Findings, Mesh};
+use crate::attached::provider_named;
 use crate::diagnostic::excerpt;
 use crate::object::Workload;
-use crate::schema::{AuthorizationPolicy, CheckProtocol, Clause, Effect, LaunchProtocol, Rule};
+use crate::schema::{AuthorizationPolicy, Clause, Effect, LaunchProtocol, Rule};
 
 /// Workloads whose content is not HTTP, on some port: by `launch.protocol`, or a port of a service of theirs.
 fn tcp_workloads<'m>(mesh: &'m Mesh<'_>) -> BTreeSet<&'m str> {
@@ -91,9 +92,8 @@ pub(super) fn providers(mesh: &Mesh<'_>, findings: &mut Findings<'_>) {
             continue;
         };
         let known = &mesh.set.config.extension_providers;
-        let is_http = known
-            .iter()
-            .any(|provider| provider.name == name && provider.protocol != CheckProtocol::Grpc);
+        let is_http = provider_named(Some(name), known)
+            .is_some_and(|provider| !provider.judges_connections());
         let mut has_other = false;
         for workload in mesh.workloads_of_policy(policy) {
             let key = (workload.namespace.as_str(), workload.name.as_str());

@@ -70,6 +70,13 @@ pub struct ExtensionProvider {
     pub protocol: CheckProtocol,
 }
 
+impl ExtensionProvider {
+    /// Is it asked about connections whose content is not HTTP? One that speaks HTTP has nothing to say there (rule 57).
+    pub fn judges_connections(&self) -> bool {
+        self.protocol == CheckProtocol::Grpc
+    }
+}
+
 /// `includeRequestBodyInCheck`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckedBody {

@@ -9,7 +9,7 @@ use crate::attached::{Attached, has_http_authorizer};
 use crate::compile::WorkloadPolicies;
 use crate::decision::{ALLOWED, BAD_PROVIDER, NO_ALLOW_MATCHED, NO_POLICY, POLICY_DENIED, RuleRef};
 use crate::limits;
-use crate::schema::{CheckProtocol, Effect, Rule};
+use crate::schema::{Effect, Rule};
 
 /// A decision, as far as it is determined.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,27 +171,17 @@ impl<'a> Asked<'a> {
     fn custom(&self) -> (Option<(&'a Arc<RuleRef>, bool)>, BTreeSet<String>) {
         let mut missing = BTreeSet::new();
         let mut first = None;
-        let is_single = {
-            let mut names = self
-                .policies
-                .attached
-                .iter()
-                .filter(|attached| attached.effect == Effect::Custom)
-                .map(|attached| attached.provider.as_deref());
-            let name = names.next();
-            names.all(|other| Some(other) == name)
-        };
+        let is_tcp = self.call.http.is_none();
         for attached in self.of(Effect::Custom) {
-            let provider = self.policies.provider(attached);
-            let is_tcp = self.call.http.is_none();
-            if is_tcp && provider.is_some_and(|provider| provider.protocol != CheckProtocol::Grpc) {
+            if is_tcp && has_http_authorizer(attached, &self.policies.providers) {
                 continue;
             }
+            let has_nobody = self.policies.sole_provider(attached).is_none();
             let name = attached.provider.as_deref().unwrap_or_default();
             for (rule, by) in attached.rules.iter().zip(&attached.refs) {
                 match self.call.rule(rule, Effect::Custom, self.policies.options) {
                     Some(false) => {}
-                    Some(true) if provider.is_none() || !is_single => {
+                    Some(true) if has_nobody => {
                         first = first.or(Some((by, true)));
                     }
                     Some(true) | None => {
