@@ -18,12 +18,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::handshake_code;
 use crate::config::Protocol;
+use crate::detect::{HTTP2_PREFACE, TLS_HANDSHAKE};
 use crate::limits;
-
-/// First byte of a TLS record that carries a handshake.
-const TLS_HANDSHAKE: u8 = 0x16;
-/// What an HTTP/2 client sends first (RFC 9113 section 3.4).
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection that its port's mode accepts.
 #[derive(Debug)]
