@@ -67,6 +67,27 @@ impl HeadRefusal {
         }
     }
 
+    /// True where the head breaks the rules of the format, rather than asking for what is not served.
+    pub fn is_malformed(self) -> bool {
+        match self {
+            Self::HostMissing
+            | Self::HostRepeated
+            | Self::HostMismatch
+            | Self::HostMalformed
+            | Self::MethodMalformed
+            | Self::TargetTooLong
+            | Self::TargetForm
+            | Self::ConnectionNames
+            | Self::LengthAmbiguous
+            | Self::TooManyHeaders => true,
+            Self::Method
+            | Self::MethodOverride
+            | Self::Expectation
+            | Self::Upgrade
+            | Self::Path(_) => false,
+        }
+    }
+
     /// Status of the answer.
     pub fn status(self) -> StatusCode {
         match self {
@@ -256,7 +277,12 @@ fn check_length(headers: &HeaderMap) -> Result<(), HeadRefusal> {
     let coding = codings.next();
     let is_plain_chunked =
         coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
-    if codings.next().is_some() || !is_plain_chunked {
+    // WHY: CGI and WSGI programs read `_` as `-`, and would see a length that nobody else did.
+    let is_disguised = headers.keys().map(HeaderName::as_str).any(|name| {
+        name.contains('_')
+            && (is_same(name, "content-length") || is_same(name, "transfer-encoding"))
+    });
+    if codings.next().is_some() || !is_plain_chunked || is_disguised {
         return Err(HeadRefusal::LengthAmbiguous);
     }
     Ok(())

@@ -56,8 +56,11 @@ pub const REQUEST_ID_BYTES_MAX: usize = 128;
 pub const STREAMS_MAX: u32 = 256;
 /// Bytes that wait for one HTTP/2 stream whose reader does not read: with [`STREAMS_MAX`], what one connection can hold.
 pub const STREAM_SEND_BYTES_MAX: usize = 128 * 1024;
-/// Streams reset by a peer before we answered, after which the connection is closed (rapid reset).
-pub const RESET_STREAMS_PENDING_MAX: usize = 64;
+/// Streams reset by a peer before we took them up, after which the connection is closed (rapid reset).
+///
+/// More than [`STREAMS_MAX`]: an application that goes away with all its calls must not end the connection that carries
+/// the calls of others.
+pub const RESET_STREAMS_PENDING_MAX: usize = 512;
 /// Streams that we reset because of a peer's error, after which the connection is closed.
 pub const RESET_STREAMS_LOCAL_MAX: usize = 1024;
 /// Flow-control window of one HTTP/2 stream.

@@ -149,12 +149,18 @@ impl Refusal {
 }
 
 impl From<HeadRefusal> for Refusal {
+    /// WHY: after a head that two readers could take for different things, nobody can say where the next one begins.
     fn from(refusal: HeadRefusal) -> Self {
-        Self::new(
+        let answer = Self::new(
             refusal.status(),
             refusal.code(),
             "the request head is refused",
-        )
+        );
+        if refusal.is_malformed() {
+            answer.closing()
+        } else {
+            answer
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 
 use super::{SendError, Upload, retry};
@@ -55,7 +55,7 @@ pub(super) fn request(
     if version == Version::HTTP_2 {
         let host = request
             .headers_mut()
-            .remove(http::header::HOST)
+            .remove(header::HOST)
             .ok_or(SendError::Target)?;
         let target = head.uri.path_and_query().ok_or(SendError::Target)?.clone();
         *request.uri_mut() = Uri::builder()
@@ -66,6 +66,14 @@ pub(super) fn request(
             .map_err(|_| SendError::Target)?;
     } else {
         *request.uri_mut() = head.uri.clone();
+        // WHY: without a word on its length hyper drops the body of a GET: what was judged would not be what is forwarded.
+        let is_told = request.headers().contains_key(header::CONTENT_LENGTH);
+        if !is_told && !http_body::Body::is_end_stream(request.body()) {
+            let chunked = HeaderValue::from_static("chunked");
+            request
+                .headers_mut()
+                .insert(header::TRANSFER_ENCODING, chunked);
+        }
     }
     Ok(request)
 }
