@@ -55,6 +55,7 @@ pub struct BodySource {
     incoming: RefCell<Option<Incoming>>,
     is_touched: Cell<bool>,
     is_too_large: Cell<bool>,
+    activity: Rc<Activity>,
 }
 
 impl BodySource {
@@ -75,6 +76,7 @@ impl BodySource {
             incoming: RefCell::new(incoming),
             is_touched: Cell::new(false),
             is_too_large: Cell::new(false),
+            activity: Activity::new(),
         })
     }
 
@@ -166,13 +168,18 @@ impl BodySource {
         self.is_too_large.get()
     }
 
+    /// The last sign of life of the call, in either direction.
+    pub fn activity(&self) -> Rc<Activity> {
+        Rc::clone(&self.activity)
+    }
+
     /// A reader for one try.
     pub fn reader(self: &Rc<Self>) -> RequestBody {
         RequestBody {
             source: Rc::clone(self),
             upload: Upload::new(),
             left: limits::REQUEST_BODY_BYTES_MAX,
-            idle: IdleTimer::default(),
+            idle: IdleTimer::new(self.activity()),
         }
     }
 }
@@ -277,12 +284,13 @@ impl ProxyBody {
     }
 
     /// Passes on `incoming`; `lease` gives the upstream connection back at the end.
-    /// `live` ends the body early when the call is no longer allowed.
+    /// `live` ends the body early when the call is no longer allowed; `activity` is the one of the request's body.
     pub fn relay(
         incoming: Incoming,
         mut call: OpenCall,
         lease: Option<Lease>,
         live: Option<RegisteredCall>,
+        activity: Rc<Activity>,
     ) -> Self {
         if incoming.is_end_stream() {
             call.ended(Outcome::Completed);
@@ -292,7 +300,7 @@ impl ProxyBody {
             call,
             lease,
             live,
-            idle: IdleTimer::default(),
+            idle: IdleTimer::new(activity),
         }))
     }
 }
@@ -392,32 +400,75 @@ fn clean_trailers(trailers: &mut HeaderMap) {
     trailers.remove(http::header::AUTHORIZATION);
 }
 
-/// Ends a body that stands still for too long. Costs nothing while bytes flow.
-#[derive(Debug, Default)]
+/// When a call last made progress: a stream in one direction keeps the other one alive.
+#[derive(Debug)]
+pub struct Activity(Cell<Instant>);
+
+impl Activity {
+    fn new() -> Rc<Self> {
+        Rc::new(Self(Cell::new(Instant::now())))
+    }
+}
+
+/// Ends a body whose call stands still for too long. Costs no timer while bytes flow.
+#[derive(Debug)]
 struct IdleTimer {
+    activity: Rc<Activity>,
     sleep: Option<Pin<Box<Sleep>>>,
-    is_armed: bool,
 }
 
 impl IdleTimer {
     const LIMIT: Duration = limits::BODY_IDLE;
 
-    fn progress(&mut self) {
-        self.is_armed = false;
+    fn new(activity: Rc<Activity>) -> Self {
+        Self {
+            activity,
+            sleep: None,
+        }
+    }
+
+    fn progress(&self) {
+        self.activity.0.set(Instant::now());
     }
 
     fn poll_pending<T>(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<T, BodyError>>> {
-        let deadline = Instant::now() + Self::LIMIT;
+        let deadline = || self.activity.0.get() + Self::LIMIT;
         let sleep = self
             .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if !self.is_armed {
-            sleep.as_mut().reset(deadline);
-            self.is_armed = true;
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline())));
+        while sleep.as_mut().poll(context).is_ready() {
+            let next = self.activity.0.get() + Self::LIMIT;
+            if next <= Instant::now() {
+                return Poll::Ready(Some(Err(BodyError::Idle)));
+            }
+            // WHY: progress moves the deadline without touching the timer; the timer is set anew when it is due.
+            sleep.as_mut().reset(next);
         }
-        match sleep.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Some(Err(BodyError::Idle))),
-            Poll::Pending => Poll::Pending,
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    #[tokio::test]
+    async fn a_body_is_silent_only_while_its_whole_call_is() {
+        let past = Instant::now() - Duration::from_millis(1);
+        let activity = Activity::new();
+        let busy = IdleTimer::new(Rc::clone(&activity));
+        // The timer of one direction is due; whether the call is over depends on both.
+        for (name, is_moving, want) in [("it moves", true, false), ("silence", false, true)] {
+            let mut quiet = IdleTimer::new(Rc::clone(&activity));
+            quiet.sleep = Some(Box::pin(tokio::time::sleep_until(past)));
+            activity.0.set(past - limits::BODY_IDLE);
+            if is_moving {
+                busy.progress();
+            }
+            let mut context = Context::from_waker(Waker::noop());
+            let polled: Poll<Option<Result<(), BodyError>>> = quiet.poll_pending(&mut context);
+            assert_eq!(polled.is_ready(), want, "{name}");
         }
     }
 }

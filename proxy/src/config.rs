@@ -112,15 +112,31 @@ pub struct TcpOutboundListener {
     pub service: String,
 }
 
-/// What an inbound listener understands.
+/// What is spoken on the port of a workload. Peers may speak either version of HTTP, whatever the application does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// HTTP/1.1 and HTTP/2, judged request by request.
+    /// HTTP, judged request by request; HTTP/1.1 to the application.
     #[default]
     Http,
+    /// The same; HTTP/2 with prior knowledge to the application.
+    Http2,
+    /// As `http2`: the name that a port of a gRPC server has in Istio's files.
+    Grpc,
     /// Bytes, judged connection by connection.
     Tcp,
+}
+
+impl Protocol {
+    /// Judged request by request.
+    pub fn is_http(self) -> bool {
+        self != Self::Tcp
+    }
+
+    /// The application takes HTTP/2 alone.
+    pub fn is_http2(self) -> bool {
+        matches!(self, Self::Http2 | Self::Grpc)
+    }
 }
 
 /// Why a configuration is refused.

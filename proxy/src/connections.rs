@@ -76,6 +76,7 @@ pub struct LiveConnection {
     denylist_judged: Cell<u64>,
     refusal: Cell<Option<&'static str>>,
     calls: Cell<u64>,
+    tunnels: Rc<Tunnels>,
     orders: watch::Sender<Order>,
 }
 
@@ -109,6 +110,24 @@ pub struct NewConnection {
     pub own_expires_at: Option<Timestamp>,
     /// What policy judged, to be judged again.
     pub carried: Carried,
+}
+
+/// Tunnels that are open on one connection.
+#[derive(Debug, Default)]
+struct Tunnels {
+    open: Cell<usize>,
+    ended: tokio::sync::Notify,
+}
+
+/// One open tunnel of a connection.
+#[derive(Debug)]
+pub struct TunnelPlace(Rc<Tunnels>);
+
+impl Drop for TunnelPlace {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get().saturating_sub(1));
+        self.0.ended.notify_one();
+    }
 }
 
 /// One line of the admin listener's `/connections`.
@@ -173,6 +192,7 @@ impl Connections {
             denylist_judged: Cell::new(0),
             refusal: Cell::new(None),
             calls: Cell::new(0),
+            tunnels: Rc::default(),
             orders: watch::Sender::new(first),
         });
         self.live.borrow_mut().insert(id, Rc::clone(&connection));
@@ -274,6 +294,47 @@ impl LiveConnection {
     /// Counts a call.
     pub fn count_call(&self) {
         self.calls.set(self.calls.get().wrapping_add(1));
+    }
+
+    /// Counts a tunnel, which keeps this connection registered until the returned place is dropped.
+    pub fn enter_tunnel(&self) -> TunnelPlace {
+        self.tunnels
+            .open
+            .set(self.tunnels.open.get().saturating_add(1));
+        TunnelPlace(Rc::clone(&self.tunnels))
+    }
+
+    /// Waits until no tunnel is open on it.
+    pub async fn tunnels_ended(&self) {
+        while self.tunnels.open.get() > 0 {
+            self.tunnels.ended.notified().await;
+        }
+    }
+
+    /// Waits until no new call may be taken.
+    pub async fn stopped(&self) {
+        let mut orders = self.orders.subscribe();
+        if orders
+            .wait_for(|order| *order != Order::Serve)
+            .await
+            .is_err()
+        {
+            // WHY: who holds this connection holds the sender.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits for the order to end, and says why.
+    pub async fn ended(&self) -> &'static str {
+        let mut orders = self.orders.subscribe();
+        let order = orders.wait_for(|order| matches!(order, Order::End { .. }));
+        if let Ok(order) = order.await
+            && let Order::End { code, .. } = *order
+        {
+            return code;
+        }
+        // WHY: who holds this connection holds the sender; nobody orders anything any more.
+        std::future::pending().await
     }
 
     /// True while nothing speaks against new calls.

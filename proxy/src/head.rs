@@ -6,9 +6,10 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, StatusCode, Uri, Version};
+use http::{Method, StatusCode, Uri};
 
 use crate::limits;
+use crate::upgrade;
 
 /// A head that is not passed on, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub enum HeadRefusal {
     LengthAmbiguous,
     /// `Expect` asks for something else than `100-continue`.
     Expectation,
-    /// `Upgrade` to another protocol.
+    /// `Upgrade` to more than one protocol, to a version of HTTP, or in another request than a GET without a body.
     Upgrade,
     /// Too many header fields.
     TooManyHeaders,
@@ -110,7 +111,8 @@ impl HeadRefusal {
     }
 }
 
-/// What the checks found; the head itself has been cleaned in place.
+/// What the checks found; the head itself has been cleaned in place. Where it asks for another protocol, it is a GET with
+/// one `upgrade` field, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckedHead {
     /// Host with its port if one was given, lower case.
@@ -129,14 +131,18 @@ pub fn check(head: &mut Parts) -> Result<CheckedHead, HeadRefusal> {
     if head.headers.len() > limits::HEADERS_MAX {
         return Err(HeadRefusal::TooManyHeaders);
     }
+    let upgrade = upgrade::take(head)?;
     check_method(&head.method)?;
     check_target(&head.uri, &head.method)?;
     let host = take_host(&head.uri, &mut head.headers)?;
     check_length(&head.headers)?;
     check_expectation(&mut head.headers)?;
     check_override(&head.headers)?;
-    remove_hop_by_hop(&mut head.headers, head.version)?;
+    remove_hop_by_hop(&mut head.headers)?;
     remove_claims(&mut head.headers);
+    if let Some(upgrade) = upgrade {
+        head.headers.insert(header::UPGRADE, upgrade);
+    }
     join_cookies(&mut head.headers);
     Ok(CheckedHead { host })
 }
@@ -315,9 +321,8 @@ fn check_override(headers: &HeaderMap) -> Result<(), HeadRefusal> {
 
 /// Removes the fields that end at this hop, and those that `Connection` names.
 ///
-/// `TE: trailers` stays (gRPC needs it); `Upgrade: h2c` is dropped as RFC 9110 section 7.8 allows; any
-/// other upgrade is refused.
-pub fn remove_hop_by_hop(headers: &mut HeaderMap, version: Version) -> Result<(), HeadRefusal> {
+/// `TE: trailers` stays (gRPC needs it).
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) -> Result<(), HeadRefusal> {
     const FRAMING: [HeaderName; 6] = [
         header::HOST,
         header::CONTENT_LENGTH,
@@ -326,11 +331,6 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap, version: Version) -> Result<()
         header::TRAILER,
         header::CONTENT_TYPE,
     ];
-    for value in headers.get_all(header::UPGRADE) {
-        if version < Version::HTTP_2 && !value.as_bytes().eq_ignore_ascii_case(b"h2c") {
-            return Err(HeadRefusal::Upgrade);
-        }
-    }
     let mut named = Vec::new();
     for value in headers.get_all(header::CONNECTION) {
         let text = value.to_str().map_err(|_| HeadRefusal::ConnectionNames)?;

@@ -28,6 +28,8 @@ pub mod route;
 pub mod serve;
 pub mod snapshot;
 pub mod token;
+pub mod tunnel;
+pub mod upgrade;
 pub mod upstream;
 pub mod worker;
 

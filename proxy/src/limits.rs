@@ -32,9 +32,9 @@ pub const APPLICATION_HEAD_DEADLINE: Duration = Duration::from_mins(10);
 pub const DIAL_DEADLINE: Duration = Duration::from_secs(5);
 /// From the end of the request's body, as far as it was read for the upstream, to the response head.
 pub const RESPONSE_HEAD_DEADLINE: Duration = Duration::from_mins(2);
-/// Longest silence inside a request or response body.
+/// Longest silence of a call whose bodies are under way, in both directions.
 pub const BODY_IDLE: Duration = Duration::from_mins(5);
-/// Longest silence in both directions of a plain TCP connection.
+/// Longest silence in both directions of a plain TCP connection or of a tunnel.
 pub const TCP_IDLE: Duration = Duration::from_hours(1);
 
 /// Read buffer of an HTTP/1.1 connection, and so the bound of one request or response head.
@@ -78,6 +78,16 @@ pub const TRIES_MAX: u32 = 4;
 pub const ENDPOINT_TRIES_MAX: usize = 3;
 /// An endpoint that could not be dialled is passed over for this long while others can.
 pub const ENDPOINT_PAUSE: Duration = Duration::from_secs(1);
+/// Streams that are opened on an HTTP/2 connection whose other end has not announced a limit yet.
+pub const STREAMS_UNANNOUNCED: usize = 100;
+/// HTTP/2 connections of one worker to one destination: each further one is opened when the others take no more streams.
+pub const SHARED_CONNECTIONS_MAX: usize = 64;
+/// An HTTP/2 connection whose other end has not announced extended CONNECT after this time has none.
+pub const SETTINGS_DEADLINE: Duration = Duration::from_secs(1);
+/// How often it is looked for meanwhile.
+pub const SETTINGS_PACE: Duration = Duration::from_millis(2);
+/// From the head that grants a tunnel to its first byte in both directions' reach.
+pub const SWITCH_DEADLINE: Duration = Duration::from_secs(10);
 /// Idle HTTP/1.1 connections kept for one destination and worker.
 pub const IDLE_CONNECTIONS_MAX: usize = 256;
 /// An HTTP/1.1 connection idle for longer is not used again: common servers close theirs after 5 s.

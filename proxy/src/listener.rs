@@ -152,7 +152,9 @@ fn admit(
     tokio::task::spawn_local(async move {
         match bound {
             Bound::Inbound(inbound) => match inbound.protocol {
-                Protocol::Http => inbound::serve_http(worker, inbound, stream, source).await,
+                Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
+                    inbound::serve_http(worker, inbound, stream, source).await;
+                }
                 Protocol::Tcp => inbound::serve_tcp(worker, inbound, stream, source).await,
             },
             Bound::Outbound => outbound::serve_http(worker, stream, source).await,

@@ -4,10 +4,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::connections::Order;
 use crate::decision_log::Outcome;
 use crate::limits;
 
@@ -47,13 +45,13 @@ pub struct Carried {
     pub sent: u64,
 }
 
-/// Relays between `caller` and `other` until the end or an order to end.
+/// Relays between `caller` and `other` until both are done, or `cut` says why it has to end.
 ///
-/// `Order::Drain` lets a TCP connection run on: its end cannot be announced to the peer.
+/// A drain lets bytes run on: their end cannot be announced to the peer.
 pub async fn relay<A, B>(
     caller: A,
     other: B,
-    mut orders: watch::Receiver<Order>,
+    cut: impl Future<Output = &'static str>,
 ) -> (Ended, Carried)
 where
     A: AsyncRead + AsyncWrite + Unpin,
@@ -79,23 +77,9 @@ where
     let ended = tokio::select! {
         ended = both => ended,
         () = progress.idle() => Ended::Idle,
-        code = ordered(&mut orders) => Ended::Cut(code),
+        code = cut => Ended::Cut(code),
     };
     (ended, progress.carried())
-}
-
-async fn ordered(orders: &mut watch::Receiver<Order>) -> &'static str {
-    loop {
-        let order = *orders.borrow_and_update();
-        if let Order::End { code, grace } = order {
-            // WHY: a graceful end makes no sense for bytes; the grace of HTTP does not apply.
-            let _ = grace;
-            return code;
-        }
-        if orders.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
 }
 
 struct Progress {

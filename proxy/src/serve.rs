@@ -2,12 +2,13 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
@@ -18,26 +19,52 @@ use crate::local::LocalExecutor;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Which versions of HTTP a connection may speak.
+/// How one connection is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Versions {
-    /// As negotiated: HTTP/1.1.
-    Http1,
-    /// As negotiated: HTTP/2.
+pub enum Version {
+    /// HTTP/1.1, as negotiated or as the first bytes say; the next head may take this long.
+    Http1 {
+        /// From the end of the handshake, or of the last response, to the end of the next head.
+        head_deadline: Duration,
+    },
+    /// HTTP/2.
     Http2,
-    /// Told by the first bytes (plain text of the application).
-    Sniffed,
 }
 
-/// Serves one connection until it ends, obeying the orders of its registration.
-pub async fn serve<I, S>(stream: I, versions: Versions, service: S, registered: &Registered)
+/// Serves one connection until it and its tunnels have ended, obeying the orders of its registration.
+pub async fn serve<I, S>(stream: I, version: Version, service: S, registered: &Registered)
 where
-    I: AsyncRead + AsyncWrite + Unpin + 'static,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<ProxyBody>, Error = Infallible> + 'static,
     S::Future: 'static,
 {
-    let builder = builder(versions);
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let stream = TokioIo::new(stream);
+    match version {
+        Version::Http1 { head_deadline } => {
+            let connection = http1(head_deadline)
+                .serve_connection(stream, service)
+                .with_upgrades();
+            obey(
+                connection,
+                http1::UpgradeableConnection::graceful_shutdown,
+                registered,
+            )
+            .await;
+        }
+        Version::Http2 => {
+            let connection = http2().serve_connection(stream, service);
+            obey(connection, http2::Connection::graceful_shutdown, registered).await;
+        }
+    }
+    // INVARIANT: a tunnel is judged, and counts as a connection, until it ends; HTTP/1.1 lets go of it at once.
+    registered.connection().tunnels_ended().await;
+}
+
+async fn obey<C>(connection: C, shut_down: impl Fn(Pin<&mut C>), registered: &Registered)
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let mut connection = std::pin::pin!(connection);
     let mut orders = registered.connection().orders();
     loop {
         let changed = tokio::select! {
@@ -52,11 +79,10 @@ where
         let order = *orders.borrow_and_update();
         match order {
             Order::Serve if changed.is_ok() => {}
-            Order::Serve | Order::Drain => connection.as_mut().graceful_shutdown(),
+            Order::Serve | Order::Drain => shut_down(connection.as_mut()),
             Order::End { grace, .. } => {
-                connection.as_mut().graceful_shutdown();
-                let ended: Pin<&mut _> = connection.as_mut();
-                if timeout(grace, ended).await.is_err() {
+                shut_down(connection.as_mut());
+                if timeout(grace, connection.as_mut()).await.is_err() {
                     tracing::debug!("connection cut");
                 }
                 return;
@@ -65,21 +91,22 @@ where
     }
 }
 
-fn builder(versions: Versions) -> auto::Builder<LocalExecutor> {
-    let mut builder = auto::Builder::new(LocalExecutor);
+fn http1(head_deadline: Duration) -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .max_buf_size(limits::HEAD_BYTES_MAX)
         .max_headers(limits::HEADERS_MAX)
-        .header_read_timeout(match versions {
-            Versions::Http1 | Versions::Http2 => limits::HEAD_DEADLINE,
-            Versions::Sniffed => limits::APPLICATION_HEAD_DEADLINE,
-        })
+        .header_read_timeout(head_deadline)
         .half_close(false);
     builder
-        .http2()
+}
+
+fn http2() -> http2::Builder<LocalExecutor> {
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(limits::STREAMS_MAX)
         .max_send_buf_size(limits::STREAM_SEND_BYTES_MAX)
         .max_header_list_size(limits::HEADER_LIST_BYTES_MAX)
@@ -89,11 +116,7 @@ fn builder(versions: Versions) -> auto::Builder<LocalExecutor> {
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(limits::H2_PING_EVERY)
         .keep_alive_timeout(limits::H2_PING_DEADLINE);
-    match versions {
-        Versions::Http1 => builder.http1_only(),
-        Versions::Http2 => builder.http2_only(),
-        Versions::Sniffed => builder,
-    }
+    builder
 }
 
 /// The target without scheme and authority.

@@ -73,7 +73,7 @@ pub struct Worker {
     common: Arc<Common>,
     snapshot: RefCell<Option<Arc<Snapshot>>>,
     connections: Rc<Connections>,
-    applications: RefCell<HashMap<SocketAddr, Rc<Pool>>>,
+    applications: RefCell<HashMap<(SocketAddr, bool), Rc<Pool>>>,
     authorizers: RefCell<HashMap<(SocketAddr, bool), Rc<Pool>>>,
     clusters: Clusters,
     decisions: DecisionSink,
@@ -213,14 +213,13 @@ impl Worker {
         &self.drain
     }
 
-    /// Connections to the application at `address`.
-    pub fn application(&self, address: SocketAddr) -> Rc<Pool> {
+    /// Connections to the application at `address`, in plain text.
+    pub fn application(&self, address: SocketAddr, is_http2: bool) -> Rc<Pool> {
         let mut applications = self.applications.borrow_mut();
-        Rc::clone(
-            applications
-                .entry(address)
-                .or_insert_with(|| Pool::new(Target::Application(address))),
-        )
+        let pool = applications
+            .entry((address, is_http2))
+            .or_insert_with(|| Pool::new(Target::Application { address, is_http2 }));
+        Rc::clone(pool)
     }
 
     /// Connections to the authorizer at `address`, in plain text.

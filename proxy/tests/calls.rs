@@ -312,8 +312,8 @@ async fn threat_52_53_54_ambiguous_heads_are_refused() {
             400,
         ),
         (
-            "upgrade",
-            "GET /items HTTP/1.1\r\nhost: inventory.shop\r\nconnection: upgrade\r\nupgrade: websocket\r\n",
+            "an upgrade to one of two",
+            "GET /items HTTP/1.1\r\nhost: inventory.shop\r\nconnection: upgrade\r\nupgrade: websocket, other\r\n",
             501,
         ),
         (

@@ -10,8 +10,8 @@ use http::request::Parts;
 use ravelin_policies::{CheckedBody, Connection, CustomCheck, ExtensionProvider, RuleRef};
 use tokio::time::timeout;
 
-use super::http::Refused;
 use super::named;
+use super::refused::Refused;
 use crate::body::{BodySource, ReadAhead};
 use crate::decision_log::{ConnectionFacts, OpenCall, Verdict};
 use crate::ext_authz::{

@@ -6,29 +6,32 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, Response, header, response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use ravelin_policies::{Connection, CustomCheck, NormalizedPath, RequestIdentity};
 use tokio::net::TcpStream;
 
+use super::refused::Refused;
 use super::{accept, custom, policy_connection, register, verdict};
-use crate::body::{BodySource, ProxyBody};
+use crate::body::{Activity, BodySource, ProxyBody};
 use crate::config::InboundListener;
 use crate::connections::{Carried, LiveConnection};
 use crate::decision_log::{CallRecord, ConnectionFacts, OpenCall, Outcome, Verdict};
-use crate::ext_authz::{self, Denial, HeaderChange};
+use crate::ext_authz::{self, HeaderChange};
 use crate::forwarded;
 use crate::head::{self, HeadRefusal};
 use crate::identity::Peer;
+use crate::limits;
 use crate::live_calls::{JudgedBy, LiveCalls, RegisteredCall};
 use crate::metrics::ConnectionCounters;
 use crate::outbound;
-use crate::respond::{self, Refusal};
-use crate::serve::{self, Versions};
+use crate::respond::{self, Form, Refusal};
+use crate::serve::{self, Version};
 use crate::snapshot::Snapshot;
-use crate::token::{Headers, TokenRefusal};
-use crate::upstream::{Answered, Pool};
+use crate::token::Headers;
+use crate::tunnel::{self, Asked, Tunnel};
+use crate::upstream::{Answered, Pool, Switched};
 use crate::worker::Worker;
 
 const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
@@ -47,48 +50,13 @@ struct PeerConnection {
     nobody: Arc<RequestIdentity>,
 }
 
-/// A call that is not passed on, and the line that the caller is told.
-pub(super) struct Refused {
-    refusal: Refusal,
-    text: Option<String>,
-    /// The authorizer's own answer.
-    denial: Option<Box<Denial>>,
-}
-
-impl<R: Into<Refusal>> From<R> for Refused {
-    fn from(refusal: R) -> Self {
-        Self {
-            refusal: refusal.into(),
-            text: None,
-            denial: None,
-        }
-    }
-}
-
-impl Refused {
-    fn token(refused: TokenRefusal) -> Self {
-        Self {
-            refusal: refused.refusal,
-            text: Some(refused.text),
-            denial: None,
-        }
-    }
-
-    pub(super) fn by_authorizer(refusal: Refusal, denial: Denial) -> Self {
-        Self {
-            refusal,
-            text: None,
-            denial: Some(Box::new(denial)),
-        }
-    }
-
-    /// A 403 tells the caller nothing but that; the reason stands in the record.
-    fn line(&self) -> &str {
-        match &self.text {
-            Some(text) if self.refusal.status != StatusCode::FORBIDDEN => text,
-            Some(_) | None => self.refusal.text,
-        }
-    }
+/// A call that was let through, and what its answer needs.
+struct Passed {
+    answered: Answered,
+    live: RegisteredCall,
+    downstream: Vec<HeaderChange>,
+    asked: Option<Asked>,
+    activity: Rc<Activity>,
 }
 
 /// Serves one connection to its end.
@@ -101,10 +69,11 @@ pub async fn serve(
     let Some(accepted) = accept(&worker, &inbound, stream, source).await else {
         return;
     };
-    let (versions, protocol) = if accepted.stream.is_http2() {
-        (Versions::Http2, "h2")
+    let (version, protocol) = if accepted.stream.is_http2() {
+        (Version::Http2, "h2")
     } else {
-        (Versions::Http1, "http/1.1")
+        let head_deadline = limits::HEAD_DEADLINE;
+        (Version::Http1 { head_deadline }, "http/1.1")
     };
     let calls = LiveCalls::new(policy_connection(&inbound, &accepted, source));
     let carried = Carried::Http(Rc::clone(&calls));
@@ -114,7 +83,7 @@ pub async fn serve(
         calls,
         client_cert: peer.map(|peer| client_cert(&accepted.snapshot, peer)),
         counters: Rc::new(worker.metrics().counters(accepted.labels("http"))),
-        application: worker.application(inbound.forward),
+        application: worker.application(inbound.forward, inbound.protocol.is_http2()),
         nobody: Arc::default(),
         live: Rc::clone(registered.connection()),
         facts: accepted.facts,
@@ -124,7 +93,7 @@ pub async fn serve(
         let connection = Rc::clone(&connection);
         async move { Ok::<_, std::convert::Infallible>(connection.call(request).await) }
     });
-    serve::serve(accepted.stream, versions, service, &registered).await;
+    serve::serve(accepted.stream, version, service, &registered).await;
 }
 
 /// Envoy's form: who received it, the digest of the peer's certificate, and the peer's SPIFFE ID.
@@ -149,25 +118,55 @@ impl PeerConnection {
             self.worker.call_id(),
         );
         let mut open = OpenCall::open(Rc::clone(&self.worker), Rc::clone(&self.counters), record);
+        let form = Form::of(&parts);
         match self.judge_and_forward(parts, body, &mut open).await {
-            Ok((answered, live, downstream)) => {
-                let (mut parts, incoming) = answered.response.into_parts();
-                open.answered(parts.status);
-                head::remove_response_hops(&mut parts.headers);
-                // WHY: the code of a refusal is the proxy's own word.
-                parts.headers.remove(respond::CODE_HEADER);
-                ext_authz::answer::apply(&mut parts.headers, &downstream);
-                let body = ProxyBody::relay(incoming, open, answered.lease, Some(live));
-                Response::from_parts(parts, body)
-            }
-            Err(refused) => self.refuse(&refused, open),
+            Ok(passed) => self.answer(passed, open, form),
+            Err(refused) => self.refuse(&refused, open, form),
         }
     }
 
-    fn refuse(&self, refused: &Refused, mut open: OpenCall) -> Response<ProxyBody> {
+    fn answer(&self, passed: Passed, mut open: OpenCall, form: Form) -> Response<ProxyBody> {
+        let (mut head, incoming) = passed.answered.response.into_parts();
+        open.answered(head.status);
+        head::remove_response_hops(&mut head.headers);
+        // WHY: the code of a refusal is the proxy's own word.
+        head.headers.remove(respond::CODE_HEADER);
+        ext_authz::answer::apply(&mut head.headers, &passed.downstream);
+        if let Some(asked) = passed.asked {
+            if let Some(other) = passed.answered.switched {
+                return self.tunnel(asked, other, head, open, passed.live);
+            }
+            if tunnel::declined(&asked, &mut head).is_err() {
+                return self.refuse(&Refusal::declined().into(), open, form);
+            }
+        }
+        let (lease, live) = (passed.answered.lease, Some(passed.live));
+        let body = ProxyBody::relay(incoming, open, lease, live, passed.activity);
+        Response::from_parts(head, body)
+    }
+
+    fn tunnel(
+        &self,
+        asked: Asked,
+        other: Switched,
+        head: response::Parts,
+        call: OpenCall,
+        live: RegisteredCall,
+    ) -> Response<ProxyBody> {
+        let tunnel = Tunnel {
+            worker: Rc::clone(&self.worker),
+            direction: "inbound",
+            connection: Rc::clone(&self.live),
+            call,
+            live: Some(live),
+        };
+        tunnel.begin(asked, other, head)
+    }
+
+    fn refuse(&self, refused: &Refused, mut open: OpenCall, form: Form) -> Response<ProxyBody> {
         let refusal = refused.refusal;
         self.worker.metrics().refused("inbound", refusal.code);
-        open.refused(refusal.status);
+        open.refused(form.status(refusal.status));
         if let Some(record) = open.record()
             && record.verdict.code.is_empty()
         {
@@ -182,8 +181,8 @@ impl PeerConnection {
             };
         }
         let response = match &refused.denial {
-            Some(denial) => respond::by_authorizer(refusal, denial),
-            None => respond::answer(refusal, refused.line()),
+            Some(denial) => respond::by_authorizer(form, refusal, denial),
+            None => respond::answer(form, refusal, refused.line()),
         };
         let (parts, body) = response.into_parts();
         Response::from_parts(parts, body.with_call(open))
@@ -195,11 +194,12 @@ impl PeerConnection {
         mut parts: Parts,
         body: Incoming,
         open: &mut OpenCall,
-    ) -> Result<(Answered, RegisteredCall, Vec<HeaderChange>), Refused> {
+    ) -> Result<Passed, Refused> {
         let worker = &self.worker;
         let snapshot = self.snapshot()?;
         let connection = self.connection(&parts, open);
         let checked = head::check(&mut parts)?;
+        let wanted = Asked::take(&mut parts);
         let call_id = serve::request_id(&mut parts.headers, || worker.call_id());
         note_head(open, &parts, &checked.host, call_id);
         parts.headers.insert(header::HOST, checked.host.clone());
@@ -233,7 +233,13 @@ impl PeerConnection {
         let head = Rc::new(parts);
         let live = self.calls.register(Rc::clone(&head), judged);
         let answered = self.forward(&head, &body, &live, open).await?;
-        Ok((answered, live, permitted.downstream))
+        Ok(Passed {
+            answered,
+            live,
+            downstream: permitted.downstream,
+            asked: wanted,
+            activity: body.activity(),
+        })
     }
 
     /// Whether an authorizer has to be asked.

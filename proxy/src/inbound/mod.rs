@@ -6,6 +6,7 @@
 mod custom;
 pub mod handshakes;
 pub mod http;
+mod refused;
 pub mod stream;
 pub mod tcp;
 
@@ -108,7 +109,7 @@ async fn accept(
         return None;
     }
     let (config, protocol) = match inbound.protocol {
-        Protocol::Http => (&snapshot.server.http, "http"),
+        Protocol::Http | Protocol::Http2 | Protocol::Grpc => (&snapshot.server.http, "http"),
         Protocol::Tcp => (&snapshot.server.tcp, "tcp"),
     };
     let mode = snapshot.policies.peer_mode(inbound.forward.port());

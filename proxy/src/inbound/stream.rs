@@ -62,11 +62,12 @@ impl PeerStream {
         }
     }
 
-    async fn plain(mut stream: TcpStream, protocol: Protocol) -> io::Result<Self> {
+    /// Plain text, of which as much is read as tells the version of HTTP.
+    pub async fn plain(mut stream: TcpStream, protocol: Protocol) -> io::Result<Self> {
         let mut first = BytesMut::with_capacity(limits::SNIFFED_BYTES);
         let may_be_http2 =
             |first: &[u8]| first.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(first);
-        while protocol == Protocol::Http && may_be_http2(&first) {
+        while protocol.is_http() && may_be_http2(&first) {
             if stream.read_buf(&mut first).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -109,7 +110,7 @@ impl PeerStream {
 async fn is_tls(stream: &TcpStream, mode: PeerMode, protocol: Protocol) -> Result<bool, Closed> {
     let mut first = [0];
     let peeked = stream.peek(&mut first);
-    let peeked = if protocol == Protocol::Tcp && mode.accepts_plain_text() {
+    let peeked = if !protocol.is_http() && mode.accepts_plain_text() {
         match timeout(limits::SILENCE_IS_PLAIN, peeked).await {
             Ok(peeked) => peeked,
             Err(_) => return Ok(false),

@@ -43,8 +43,8 @@ pub async fn serve(
             record.outcome = Outcome::Failed;
         }
         Ok(application) => {
-            let orders = registered.connection().orders();
-            let (ended, carried) = relay::relay(accepted.stream, application, orders).await;
+            let cut = registered.connection().ended();
+            let (ended, carried) = relay::relay(accepted.stream, application, cut).await;
             counters.count(carried.sent, carried.received);
             record.outcome = ended.outcome();
             if let relay::Ended::Cut(code) = ended {

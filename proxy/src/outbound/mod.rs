@@ -13,15 +13,19 @@ use http::{Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use crate::body::{BodySource, ProxyBody};
-use crate::connections::{Carried, Direction, LiveConnection, NewConnection};
+use crate::body::{Activity, BodySource, ProxyBody};
+use crate::config::Protocol;
+use crate::connections::{Carried, Direction, LiveConnection, NewConnection, Registered};
 use crate::decision_log::{CallRecord, ConnectionFacts, OpenCall, Outcome, Verdict};
+use crate::inbound::stream::PeerStream;
 use crate::metrics::{CallLabels, ConnectionCounters};
-use crate::respond::{self, Refusal};
+use crate::respond::{self, Form, Refusal};
 use crate::route::Route;
-use crate::upstream::SendError;
+use crate::tunnel::{self, Asked, Tunnel};
 use crate::upstream::dial::DialError;
+use crate::upstream::{Answered, SendError};
 use crate::worker::Worker;
 use crate::{head, limits, serve};
 
@@ -31,6 +35,13 @@ struct Caller {
     facts: Arc<ConnectionFacts>,
     connection: Rc<LiveConnection>,
     counters: std::cell::RefCell<Vec<(Arc<Route>, Rc<ConnectionCounters>)>>,
+}
+
+/// A call that went through, and what its answer needs.
+struct Passed {
+    answered: Answered,
+    asked: Option<Asked>,
+    activity: Rc<Activity>,
 }
 
 /// Serves one connection of the application to its end.
@@ -66,7 +77,26 @@ pub async fn serve_http(worker: Rc<Worker>, stream: TcpStream, source: SocketAdd
         let caller = Rc::clone(&caller);
         async move { Ok::<_, std::convert::Infallible>(call(caller, request).await) }
     });
-    serve::serve(stream, serve::Versions::Sniffed, service, &registered).await;
+    let Some((stream, version)) = sniff(stream, &registered).await else {
+        return;
+    };
+    serve::serve(stream, version, service, &registered).await;
+}
+
+/// The version of HTTP that the application begins with; none where it says nothing in time, or is told to end.
+async fn sniff(stream: TcpStream, registered: &Registered) -> Option<(PeerStream, serve::Version)> {
+    let head_deadline = limits::APPLICATION_HEAD_DEADLINE;
+    let sniffed = timeout(head_deadline, PeerStream::plain(stream, Protocol::Http));
+    let stream = tokio::select! {
+        sniffed = sniffed => sniffed.ok()?.ok()?,
+        () = registered.connection().stopped() => return None,
+    };
+    let version = if stream.is_http2() {
+        serve::Version::Http2
+    } else {
+        serve::Version::Http1 { head_deadline }
+    };
+    Some((stream, version))
 }
 
 async fn call(caller: Rc<Caller>, request: Request<Incoming>) -> Response<ProxyBody> {
@@ -78,38 +108,60 @@ async fn call(caller: Rc<Caller>, request: Request<Incoming>) -> Response<ProxyB
         caller.worker.call_id(),
     );
     let mut open = OpenCall::open(Rc::clone(&caller.worker), caller.unrouted(), record);
+    let form = Form::of(&parts);
     match forward(&caller, &mut parts, body, &mut open).await {
-        Ok(answered) => {
-            let mut response = answered.response;
-            open.answered(response.status());
-            head::remove_response_hops(response.headers_mut());
-            let (parts, incoming) = response.into_parts();
-            Response::from_parts(
-                parts,
-                ProxyBody::relay(incoming, open, answered.lease, None),
-            )
+        Ok(passed) => answer(&caller, passed, open, form),
+        Err(refusal) => refuse(&caller, refusal, open, form),
+    }
+}
+
+fn answer(caller: &Caller, passed: Passed, mut open: OpenCall, form: Form) -> Response<ProxyBody> {
+    let (mut head, incoming) = passed.answered.response.into_parts();
+    open.answered(head.status);
+    head::remove_response_hops(&mut head.headers);
+    if let Some(asked) = passed.asked {
+        if let Some(other) = passed.answered.switched {
+            let tunnel = Tunnel {
+                worker: Rc::clone(&caller.worker),
+                direction: "outbound",
+                connection: Rc::clone(&caller.connection),
+                call: open,
+                live: None,
+            };
+            return tunnel.begin(asked, other, head);
         }
-        Err(refusal) => {
-            caller.worker.metrics().refused("outbound", refusal.code);
-            open.refused(refusal.status);
-            // WHY: only a considered No is a decision; a peer that is down is not.
-            if is_decision(refusal)
-                && let Some(record) = open.record()
-            {
-                record.verdict = Verdict {
-                    code: refusal.code,
-                    revision: caller
-                        .worker
-                        .snapshot()
-                        .map_or(0, |snapshot| snapshot.mesh_revision),
-                    reason: refusal.text.to_owned(),
-                    ..Verdict::default()
-                };
-            }
-            let (parts, body) = respond::refuse(refusal).into_parts();
-            Response::from_parts(parts, body.with_call(open))
+        if tunnel::declined(&asked, &mut head).is_err() {
+            return refuse(caller, Refusal::declined(), open, form);
         }
     }
+    let body = ProxyBody::relay(incoming, open, passed.answered.lease, None, passed.activity);
+    Response::from_parts(head, body)
+}
+
+fn refuse(
+    caller: &Caller,
+    refusal: Refusal,
+    mut open: OpenCall,
+    form: Form,
+) -> Response<ProxyBody> {
+    caller.worker.metrics().refused("outbound", refusal.code);
+    open.refused(form.status(refusal.status));
+    // WHY: only a considered No is a decision; a peer that is down is not.
+    if is_decision(refusal)
+        && let Some(record) = open.record()
+    {
+        record.verdict = Verdict {
+            code: refusal.code,
+            revision: caller
+                .worker
+                .snapshot()
+                .map_or(0, |snapshot| snapshot.mesh_revision),
+            reason: refusal.text.to_owned(),
+            ..Verdict::default()
+        };
+    }
+    let (parts, body) = respond::refuse(form, refusal).into_parts();
+    Response::from_parts(parts, body.with_call(open))
 }
 
 fn is_decision(refusal: Refusal) -> bool {
@@ -121,9 +173,10 @@ async fn forward(
     parts: &mut http::request::Parts,
     body: Incoming,
     open: &mut OpenCall,
-) -> Result<crate::upstream::Answered, Refusal> {
+) -> Result<Passed, Refusal> {
     let worker = &caller.worker;
     let checked = head::check(parts)?;
+    let asked = Asked::take(parts);
     if let Some(record) = open.record() {
         record.method = Some(parts.method.clone());
         record.host = Some(checked.host.clone());
@@ -150,10 +203,18 @@ async fn forward(
     }
     let source = BodySource::new(body);
     let cluster = worker.clusters().of(route);
-    cluster.send(worker, parts, &source).await.map_err(|error| {
-        tracing::debug!(%error, service = %route.service, "call failed");
-        open.ended(Outcome::Failed);
-        refusal(&error, &source)
+    let answered = cluster
+        .send(worker, parts, &source)
+        .await
+        .map_err(|error| {
+            tracing::debug!(%error, service = %route.service, "call failed");
+            open.ended(Outcome::Failed);
+            refusal(&error, &source)
+        })?;
+    Ok(Passed {
+        answered,
+        asked,
+        activity: source.activity(),
     })
 }
 
@@ -164,6 +225,8 @@ pub fn refusal(error: &SendError, body: &BodySource) -> Refusal {
     }
     match error {
         SendError::Dial(DialError::NotReady) => Refusal::not_ready("not_ready"),
+        SendError::Dial(DialError::NoTunnel(_)) => Refusal::no_tunnel(),
+        SendError::NotHttp2 => Refusal::not_http2(),
         SendError::Dial(error) if error.is_untrusted() => Refusal::peer_untrusted(),
         SendError::Dial(_) => Refusal::unreachable(),
         SendError::Deadline => Refusal::upstream_timeout(),

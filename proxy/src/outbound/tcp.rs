@@ -18,13 +18,20 @@ use crate::snapshot::Snapshot;
 use crate::upstream::dial::{self, DialError};
 use crate::worker::Worker;
 
-/// Serves one connection to its end.
+/// Serves one connection of a listener for one service to its end.
 pub async fn serve(
     worker: Rc<Worker>,
     listener: TcpOutboundListener,
     stream: TcpStream,
     source: SocketAddr,
 ) {
+    carry(worker, &listener.service, stream, source).await;
+}
+
+/// Carries one connection to `service` (`HOST:PORT`), whatever is spoken on it, and alters no byte.
+///
+/// For opaque TLS the host is the server name of the ClientHello, looked at and not taken from `stream`.
+pub async fn carry(worker: Rc<Worker>, service: &str, stream: TcpStream, source: SocketAddr) {
     let Some(snapshot) = worker
         .snapshot()
         .filter(|snapshot| !snapshot.is_expired(worker.now()))
@@ -32,7 +39,7 @@ pub async fn serve(
         worker.metrics().refused("outbound", "not_ready");
         return;
     };
-    let service = listener.service.to_ascii_lowercase();
+    let service = service.to_ascii_lowercase();
     let Some(route) = snapshot.routes.find(&service).cloned() else {
         refused(
             &worker,
@@ -83,8 +90,8 @@ pub async fn serve(
         response_code: 0,
         connection_security_policy: "mutual_tls",
     });
-    let (ended, carried) =
-        relay::relay(stream, peer_stream, registered.connection().orders()).await;
+    let cut = registered.connection().ended();
+    let (ended, carried) = relay::relay(stream, peer_stream, cut).await;
     counters.count(carried.sent, carried.received);
     tracing::debug!(?ended, service, "tcp connection ended");
 }

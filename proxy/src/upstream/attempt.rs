@@ -3,15 +3,23 @@
 use std::rc::Rc;
 
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 
 use super::{SendError, Upload, retry};
 use crate::body::{BodySource, RequestBody};
+use crate::upgrade;
 
-pub(super) fn is_switch(response: &Response<Incoming>) -> bool {
-    response.status() == StatusCode::SWITCHING_PROTOCOLS
+/// True for a gRPC call, which tells its outcome in trailers. The forms for the web do not.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE);
+    let value = value.map_or(b"".as_slice(), |value| value.as_bytes());
+    let rest = value
+        .split_at_checked(GRPC.len())
+        .filter(|(start, _)| start.eq_ignore_ascii_case(GRPC));
+    rest.is_some_and(|(_, rest)| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
+
+const GRPC: &[u8] = b"application/grpc";
 
 /// The response head, unless it is overdue.
 pub(super) async fn in_time<T>(
@@ -41,7 +49,8 @@ impl FailedTry {
     }
 }
 
-/// The request as one connection needs it: origin form for HTTP/1.1, `:authority` for HTTP/2.
+/// The request as one connection needs it: origin form for HTTP/1.1, `:authority` for HTTP/2, and an upgrade as each
+/// knows it.
 pub(super) fn request(
     head: &Parts,
     body: &Rc<BodySource>,
@@ -64,6 +73,10 @@ pub(super) fn request(
             .path_and_query(target)
             .build()
             .map_err(|_| SendError::Target)?;
+        if let Some(protocol) = upgrade::to_connect(request.headers_mut()) {
+            *request.method_mut() = Method::CONNECT;
+            request.extensions_mut().insert(protocol);
+        }
     } else {
         *request.uri_mut() = head.uri.clone();
         // WHY: without a word on its length hyper drops the body of a GET: what was judged would not be what is forwarded.
@@ -73,6 +86,9 @@ pub(super) fn request(
             request
                 .headers_mut()
                 .insert(header::TRANSFER_ENCODING, chunked);
+        }
+        if upgrade::asked(head).is_some() {
+            upgrade::to_http1(request.headers_mut(), ravelin_runtime::crypto::random_bytes);
         }
     }
     Ok(request)

@@ -45,6 +45,9 @@ pub enum DialError {
     /// No usable identity, own or of the peer.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The other end speaks HTTP/2 and takes no extended CONNECT.
+    #[error("`{0}` speaks HTTP/2 and takes no other protocol in it")]
+    NoTunnel(SocketAddr),
     /// The peer is on the deny-list.
     #[error("the peer at `{0}` is cut off")]
     Denied(SocketAddr),
@@ -66,6 +69,7 @@ impl DialError {
             Self::Denied(_) => true,
             Self::NotReady
             | Self::NoEndpoint
+            | Self::NoTunnel(_)
             | Self::Connect { .. }
             | Self::Deadline(_)
             | Self::Identity(_)

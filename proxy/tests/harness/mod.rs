@@ -8,6 +8,7 @@ pub mod authority;
 pub mod authorizer;
 pub mod client;
 pub mod issuer;
+pub mod tunnel_app;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -200,12 +201,26 @@ impl Mesh {
 
     /// With further top-level lines in the configuration of inventory's proxy.
     pub async fn start_with(lines: &str) -> Self {
+        let app = App::http().await;
+        Self::start_before(app, "http", lines).await
+    }
+
+    /// With another application behind inventory's proxy, and what it speaks.
+    pub async fn start_for(address: SocketAddr, protocol: &str, lines: &str) -> Self {
+        let app = App {
+            address,
+            calls: Arc::default(),
+        };
+        Self::start_before(app, protocol, lines).await
+    }
+
+    async fn start_before(app: App, protocol: &str, lines: &str) -> Self {
         ravelin_runtime::crypto::install();
         let folder = tempfile::tempdir().unwrap();
         let agent = Agent::start(folder.path());
         let authority = Authority::new(TRUST_DOMAIN);
         let jwt = Arc::new(JwtAuthority::new());
-        let (app, tcp_app) = (App::http().await, App::tcp().await);
+        let tcp_app = App::tcp().await;
         agent.set("inventory", pb::ProxySnapshot::default());
         agent.set("orders", pb::ProxySnapshot::default());
         let socket = agent.socket.display();
@@ -220,6 +235,7 @@ impl Mesh {
             [[inbound]]
             listen = "127.0.0.1:0"
             forward = "{}"
+            protocol = "{protocol}"
             [[inbound]]
             listen = "127.0.0.1:0"
             forward = "{}"

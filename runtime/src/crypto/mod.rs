@@ -60,6 +60,15 @@ pub fn digest_sha256(bytes: &[u8]) -> [u8; 32] {
     out
 }
 
+/// SHA-1, which proves nothing: for `Sec-WebSocket-Accept` alone (RFC 6455 section 4.2.2).
+pub fn digest_sha1_for_websocket(bytes: &[u8]) -> [u8; 20] {
+    let algorithm = &backend::digest::SHA1_FOR_LEGACY_USE_ONLY;
+    let digest = backend::digest::digest(algorithm, bytes);
+    let mut out = [0; 20];
+    out.copy_from_slice(digest.as_ref());
+    out
+}
+
 /// SHA-256 over parts.
 #[derive(Clone)]
 pub struct Sha256(backend::digest::Context);
