@@ -33,6 +33,7 @@ fn every_command_has_help_and_its_group_an_example() {
         "agent serve",
         "agent show",
         "proxy serve",
+        "proxy capture",
         "plan",
         "apply",
         "rollback",

@@ -10,7 +10,9 @@ use ravelin_proto::spiffe_id::SpiffeId;
 use ravelin_runtime::telemetry::TelemetryConfig;
 use serde::Deserialize;
 
+use crate::capture::config::{CaptureConfig, CaptureError};
 use crate::limits;
+use crate::route::Addressed;
 
 /// What one proxy listens on and whom it serves.
 #[derive(Clone, Debug, Deserialize)]
@@ -32,9 +34,15 @@ pub struct ProxyConfig {
     /// Listeners that peers call.
     #[serde(default)]
     pub inbound: Vec<InboundListener>,
+    /// HTTP listeners for the application, each for one service, whatever `Host` says.
+    #[serde(default)]
+    pub http_outbound: Vec<OutboundListener>,
     /// Plain TCP listeners for the application, each for one service.
     #[serde(default)]
-    pub tcp_outbound: Vec<TcpOutboundListener>,
+    pub tcp_outbound: Vec<OutboundListener>,
+    /// Connections that are redirected to this proxy.
+    #[serde(default)]
+    pub capture: CaptureConfig,
     /// Health, metrics and live state; loopback.
     #[serde(default)]
     pub admin: Option<SocketAddr>,
@@ -100,16 +108,35 @@ pub struct InboundListener {
     /// What is spoken inside the TLS connection.
     #[serde(default)]
     pub protocol: Protocol,
+    /// Made of a redirected connection: `forward` is the address that the peer dialled.
+    #[serde(skip)]
+    pub is_captured: bool,
 }
 
-/// A listener that carries plain TCP to one service of the mesh.
+/// A listener for the application that leads to one service of the mesh.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TcpOutboundListener {
+pub struct OutboundListener {
     /// Where the application connects to; loopback.
     pub listen: SocketAddr,
     /// `HOST:PORT` of a ServiceEntry.
     pub service: String,
+}
+
+impl OutboundListener {
+    /// The service that its connections mean.
+    pub fn addressed(&self) -> Addressed {
+        Addressed::Service(self.service.to_ascii_lowercase().into())
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let port = self.service.rsplit_once(':');
+        let port = port.and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none_or(|port| port == 0) {
+            return Err(ConfigError::Service(self.service.clone()));
+        }
+        Ok(())
+    }
 }
 
 /// What is spoken on the port of a workload. Peers may speak either version of HTTP, whatever the application does.
@@ -149,7 +176,9 @@ pub enum ConfigError {
     #[error("`name` must have 1 to 128 characters")]
     Name,
     /// Nothing to do.
-    #[error("nothing to listen on: set `outbound`, `[[inbound]]` or `[[tcp_outbound]]`")]
+    #[error(
+        "nothing to listen on: set `outbound`, `[[inbound]]`, `[[http_outbound]]` or `[[tcp_outbound]]`"
+    )]
     NoListener,
     /// Two listeners on one address.
     #[error("`{0}` is given to two listeners")]
@@ -165,6 +194,9 @@ pub enum ConfigError {
     /// A service without its port.
     #[error("`{0}` is not a service: write `HOST:PORT`")]
     Service(String),
+    /// `[capture]`.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
     /// Too many workers, or none.
     #[error("`workers` must lie between 1 and {max}", max = limits::WORKERS_MAX)]
     Workers,
@@ -206,7 +238,8 @@ impl ProxyConfig {
         if self.name.is_empty() || self.name.len() > 128 {
             return Err(ConfigError::Name);
         }
-        if self.outbound.is_none() && self.inbound.is_empty() && self.tcp_outbound.is_empty() {
+        let has_inbound = !self.inbound.is_empty() || self.capture.inbound.is_some();
+        if self.outbound.is_none() && !has_inbound && self.for_services().count() == 0 {
             return Err(ConfigError::NoListener);
         }
         if self
@@ -226,7 +259,8 @@ impl ProxyConfig {
         }
         self.jwks.check()?;
         self.check_plain_text()?;
-        self.check_listeners()
+        self.check_listeners()?;
+        Ok(self.capture.check(self.outbound, self.listen_addresses())?)
     }
 
     /// Number of data threads.
@@ -244,6 +278,11 @@ impl ProxyConfig {
             .iter()
             .map(|address| (*address, "outbound"))
             .chain(
+                self.http_outbound
+                    .iter()
+                    .map(|http| (http.listen, "http_outbound")),
+            )
+            .chain(
                 self.tcp_outbound
                     .iter()
                     .map(|tcp| (tcp.listen, "tcp_outbound")),
@@ -254,16 +293,12 @@ impl ProxyConfig {
                 return Err(ConfigError::NotLoopback(address, key));
             }
         }
-        for tcp in &self.tcp_outbound {
-            let port = tcp
-                .service
-                .rsplit_once(':')
-                .and_then(|(_, port)| port.parse::<u16>().ok());
-            if port.is_none_or(|port| port == 0) {
-                return Err(ConfigError::Service(tcp.service.clone()));
-            }
-        }
-        Ok(())
+        self.for_services().try_for_each(OutboundListener::check)
+    }
+
+    /// Listeners that lead to one service each.
+    fn for_services(&self) -> impl Iterator<Item = &OutboundListener> {
+        self.http_outbound.iter().chain(&self.tcp_outbound)
     }
 
     fn check_listeners(&self) -> Result<(), ConfigError> {
@@ -286,7 +321,7 @@ impl ProxyConfig {
             .iter()
             .copied()
             .chain(self.inbound.iter().map(|inbound| inbound.listen))
-            .chain(self.tcp_outbound.iter().map(|tcp| tcp.listen))
+            .chain(self.for_services().map(|listener| listener.listen))
             .chain(self.admin.iter().copied())
     }
 }

@@ -222,7 +222,8 @@ fn take_host(uri: &Uri, headers: &mut HeaderMap) -> Result<HeaderValue, HeadRefu
     }
 }
 
-fn lower_case_host(value: &HeaderValue) -> Result<HeaderValue, HeadRefusal> {
+/// A host with an optional port, in lower case; anything else is refused.
+pub fn lower_case_host(value: &HeaderValue) -> Result<HeaderValue, HeadRefusal> {
     let text = value.to_str().map_err(|_| HeadRefusal::HostMalformed)?;
     if !is_host(text) {
         return Err(HeadRefusal::HostMalformed);

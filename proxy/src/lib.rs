@@ -3,7 +3,9 @@
 //! N single-threaded data workers (`worker`) and one control thread (`control`); they share immutable snapshots and
 //! bounded channels. Flow B of the design: `inbound` for what peers call, `outbound` for what the application calls.
 
+mod begun;
 pub mod body;
+pub mod capture;
 pub mod config;
 pub mod connections;
 pub mod control;
@@ -115,8 +117,11 @@ impl Proxy {
         let sockets = listener::bind(&config)?;
         let admin = config.admin.map(listener::bind_admin).transpose()?;
         let roots = jwks::Roots::new(config.jwks.ca_file.clone())?;
+        let own = sockets.iter().map(|sockets| sockets.address);
+        let own_ports = own.chain(config.admin).map(|address| address.port());
         Ok(Self {
             common: Arc::new(Common {
+                own_ports: own_ports.collect(),
                 config,
                 clock,
                 metrics: metrics::Metrics::new(),
@@ -135,6 +140,16 @@ impl Proxy {
     /// Where the inbound listeners are, in the order of the configuration.
     pub fn inbound_addresses(&self) -> Vec<SocketAddr> {
         self.addresses_of(|bound| matches!(bound, Bound::Inbound(_)))
+    }
+
+    /// Where captured connections of peers are redirected to.
+    pub fn captured_inbound_address(&self) -> Option<SocketAddr> {
+        self.address_of(|bound| matches!(bound, Bound::CapturedInbound))
+    }
+
+    /// Where the HTTP listeners for one service are, in the order of the configuration.
+    pub fn http_outbound_addresses(&self) -> Vec<SocketAddr> {
+        self.addresses_of(|bound| matches!(bound, Bound::HttpOutbound(_)))
     }
 
     /// Where the plain TCP listeners are, in the order of the configuration.

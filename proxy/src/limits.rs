@@ -167,6 +167,8 @@ pub const ADMIN_DEADLINE: Duration = Duration::from_secs(2);
 /// Questions of the admin listener that wait for one worker.
 pub const ADMIN_QUEUE_MAX: usize = 8;
 
+/// Characters of a proxy's name that names a table of the kernel's packet filter.
+pub const TABLE_NAME_MAX: usize = 100;
 /// Workers that a configuration file may ask for.
 pub const WORKERS_MAX: usize = 256;
 /// Longest drain that a configuration file may ask for.

@@ -1,16 +1,17 @@
 //! Listening sockets: one per worker and address with SO_REUSEPORT, and the accept loop on each.
 
 use std::cell::Cell;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
 
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use tokio::net::TcpStream;
 
-use crate::config::{InboundListener, Protocol, ProxyConfig, TcpOutboundListener};
+use crate::config::{InboundListener, OutboundListener, Protocol, ProxyConfig};
 use crate::limits;
+use crate::route::Addressed;
 use crate::worker::Worker;
-use crate::{inbound, outbound};
+use crate::{capture, inbound, outbound};
 
 /// What a listener is for.
 #[derive(Clone, Debug)]
@@ -19,8 +20,12 @@ pub enum Bound {
     Inbound(InboundListener),
     /// The application calls the mesh over HTTP.
     Outbound,
+    /// Peers call ports of the application, and are redirected.
+    CapturedInbound,
+    /// The application calls one service over HTTP.
+    HttpOutbound(OutboundListener),
     /// The application calls one service over TCP.
-    TcpOutbound(TcpOutboundListener),
+    TcpOutbound(OutboundListener),
 }
 
 /// A listener could not be opened.
@@ -56,32 +61,74 @@ pub fn bind(config: &ProxyConfig) -> Result<Vec<Sockets>, BindError> {
     );
     wanted.extend(
         config
+            .http_outbound
+            .iter()
+            .map(|http| (Bound::HttpOutbound(http.clone()), http.listen)),
+    );
+    wanted.extend(
+        config
             .tcp_outbound
             .iter()
             .map(|tcp| (Bound::TcpOutbound(tcp.clone()), tcp.listen)),
     );
-    wanted
-        .into_iter()
-        .map(|(bound, address)| bind_one(bound, address, config.worker_count()))
-        .collect()
+    let bind = |(bound, address)| bind_one(bound, address, config.worker_count());
+    let mut listeners: Vec<Sockets> = wanted.into_iter().map(bind).collect::<Result<_, _>>()?;
+    // Connections over IPv6 are redirected to the same port as those over IPv4.
+    let outbound = listeners.first().filter(|_| config.capture.outbound);
+    if let Some(port) = outbound.map(|first| first.address.port()) {
+        let twin = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+        listeners.extend(where_there_is_ipv6(bind((Bound::Outbound, twin)))?);
+    }
+    if let Some(port) = config.capture.inbound {
+        let inbound = bind((
+            Bound::CapturedInbound,
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+        ))?;
+        let twin = SocketAddr::from((Ipv6Addr::UNSPECIFIED, inbound.address.port()));
+        listeners.push(inbound);
+        listeners.extend(where_there_is_ipv6(bind((Bound::CapturedInbound, twin)))?);
+    }
+    Ok(listeners)
+}
+
+/// A machine without IPv6 has no connections over it to capture.
+fn where_there_is_ipv6(bound: Result<Sockets, BindError>) -> Result<Option<Sockets>, BindError> {
+    use rustix::io::Errno;
+    match bound {
+        Ok(sockets) => Ok(Some(sockets)),
+        Err(BindError { source, .. })
+            if [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT]
+                .iter()
+                .any(|errno| source.raw_os_error() == Some(errno.raw_os_error())) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Opens the admin listener.
 pub fn bind_admin(address: SocketAddr) -> Result<TcpListener, BindError> {
-    open(address, false).map_err(|source| BindError { address, source })
+    open(address, false, Sort::Any).map_err(|source| BindError { address, source })
 }
 
 fn bind_one(bound: Bound, address: SocketAddr, workers: usize) -> Result<Sockets, BindError> {
     let fail = |source| BindError { address, source };
+    let sort = match bound {
+        Bound::CapturedInbound => Sort::OneFamily,
+        Bound::Inbound(_) | Bound::Outbound | Bound::HttpOutbound(_) | Bound::TcpOutbound(_) => {
+            Sort::Any
+        }
+    };
     // WHY: SO_REUSEPORT would silently share the port with another process of this user; a plain bind first shows it.
     if address.port() != 0 {
-        drop(open(address, false).map_err(fail)?);
+        drop(open(address, false, sort).map_err(fail)?);
     }
-    let first = open(address, true).map_err(fail)?;
+    let first = open(address, true, sort).map_err(fail)?;
     let chosen = first.local_addr().map_err(fail)?;
     let mut sockets = vec![first];
     while sockets.len() < workers {
-        sockets.push(open(chosen, true).map_err(fail)?);
+        sockets.push(open(chosen, true, sort).map_err(fail)?);
     }
     Ok(Sockets {
         bound,
@@ -90,13 +137,25 @@ fn bind_one(bound: Bound, address: SocketAddr, workers: usize) -> Result<Sockets
     })
 }
 
-fn open(address: SocketAddr, is_shared: bool) -> std::io::Result<TcpListener> {
+/// Which connections a socket takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    /// Those of its address; `[::]` takes IPv4 as well.
+    Any,
+    /// Those of its family: the listeners of a capture come in pairs.
+    OneFamily,
+}
+
+fn open(address: SocketAddr, is_shared: bool, sort: Sort) -> std::io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(SocketProtocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
+    if sort == Sort::OneFamily && address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
     if is_shared {
         socket.set_reuse_port(true)?;
     }
@@ -134,8 +193,8 @@ fn admit(
     source: SocketAddr,
 ) {
     let direction = match bound {
-        Bound::Inbound(_) => "inbound",
-        Bound::Outbound | Bound::TcpOutbound(_) => "outbound",
+        Bound::Inbound(_) | Bound::CapturedInbound => "inbound",
+        Bound::Outbound | Bound::HttpOutbound(_) | Bound::TcpOutbound(_) => "outbound",
     };
     if open.get() >= limits::CONNECTIONS_PER_LISTENER_MAX {
         worker.metrics().refused(direction, "connection_limit");
@@ -157,8 +216,19 @@ fn admit(
                 }
                 Protocol::Tcp => inbound::serve_tcp(worker, inbound, stream, source).await,
             },
-            Bound::Outbound => outbound::serve_http(worker, stream, source).await,
-            Bound::TcpOutbound(tcp) => outbound::tcp::serve(worker, tcp, stream, source).await,
+            Bound::CapturedInbound => capture::serve_inbound(worker, stream, source).await,
+            Bound::Outbound if worker.capture().outbound => {
+                capture::serve_outbound(worker, stream, source).await;
+            }
+            Bound::Outbound => {
+                outbound::serve_http(worker, Addressed::Host, stream, source).await;
+            }
+            Bound::HttpOutbound(http) => {
+                outbound::serve_http(worker, http.addressed(), stream, source).await;
+            }
+            Bound::TcpOutbound(tcp) => {
+                outbound::tcp::serve(worker, tcp.addressed(), stream, source).await;
+            }
         }
         drop((guard, gauge));
     });

@@ -1,28 +1,46 @@
-//! From the host of a call to the service that is meant: its endpoints and the identities expected there.
+//! From the host of a call, or the destination of a captured connection, to the service that is meant.
 //!
 //! Pure. Built from the ServiceEntries of one mesh revision. An unknown host has no route; nothing is guessed.
+
+mod addresses;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ravelin_policies::{Endpoint, ServiceEntry};
+use ravelin_policies::{Endpoint, ServiceEntry, ServiceProtocol};
 use ravelin_proto::spiffe_id::SpiffeId;
+
+use addresses::ByAddress;
 
 /// One port of one service.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Route {
     /// `host:port` as declared, for metrics.
     pub service: String,
+    /// What is spoken there.
+    pub protocol: ServiceProtocol,
     /// Inbound listeners of the peers.
     pub endpoints: Vec<SocketAddr>,
     /// Identities that may answer.
     pub expected: Arc<[SpiffeId]>,
 }
 
+/// How a connection of the application says which service it means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addressed {
+    /// Each call by its host.
+    Host,
+    /// One service, `HOST:PORT`, whatever the calls say.
+    Service(Arc<str>),
+    /// The address that the application had dialled.
+    Destination(SocketAddr),
+}
+
 /// All routes of one revision.
 #[derive(Debug, Default)]
 pub struct Routes {
+    by_address: ByAddress,
     exact: HashMap<String, ServiceRoutes>,
     /// `.example.org` for `*.example.org`, longest first.
     suffixes: Vec<(String, ServiceRoutes)>,
@@ -57,6 +75,7 @@ impl Routes {
                 }
             }
         }
+        routes.by_address = ByAddress::new(services);
         routes
             .suffixes
             .sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
@@ -78,6 +97,15 @@ impl Routes {
         service.find(port)
     }
 
+    /// Finds the service that is meant; `host` is that of one call.
+    pub fn meant(&self, addressed: &Addressed, host: &str) -> Option<&Arc<Route>> {
+        match addressed {
+            Addressed::Host => self.find(host),
+            Addressed::Service(service) => self.find(service),
+            Addressed::Destination(destination) => self.by_address.find(*destination),
+        }
+    }
+
     /// Every route.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Route>> {
         let suffixes = self.suffixes.iter().map(|(_, service)| service);
@@ -85,6 +113,7 @@ impl Routes {
             .values()
             .chain(suffixes)
             .flat_map(|service| service.ports.iter().map(|(_, route)| route))
+            .chain(self.by_address.all())
     }
 
     /// Number of hosts.
@@ -129,6 +158,7 @@ fn service_ports(service: &ServiceEntry, host: &str) -> Vec<(u16, Arc<Route>)> {
                 |endpoint: &Endpoint| SocketAddr::new(endpoint.address, endpoint.port_for(port));
             let route = Route {
                 service: format!("{host}:{}", port.number),
+                protocol: port.protocol,
                 endpoints: service.endpoints.iter().map(address).collect(),
                 expected: Arc::clone(&expected),
             };
@@ -159,6 +189,7 @@ mod tests {
                 .map(|port| {
                     let route = Route {
                         service: format!("{host}:{port}"),
+                        protocol: ServiceProtocol::Http,
                         endpoints: Vec::new(),
                         expected: Arc::from([]),
                     };

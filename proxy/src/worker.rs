@@ -4,7 +4,7 @@
 //! them and reports the generation that it uses.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::capture::config::CaptureConfig;
 use crate::config::ProxyConfig;
 use crate::connections::{ConnectionLine, Connections, LiveConnection};
 use crate::decision_log::DecisionSink;
@@ -41,6 +42,8 @@ pub struct Common {
     pub clock: SharedClock,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
+    /// Ports of the process's own listeners.
+    pub own_ports: BTreeSet<u16>,
 }
 
 /// A worker's ends of the channels to the control thread.
@@ -176,6 +179,16 @@ impl Worker {
     /// Proxies in front of this one that are believed.
     pub fn trusted_proxies(&self) -> usize {
         self.common.config.num_trusted_proxies
+    }
+
+    /// Which redirected connections are taken.
+    pub fn capture(&self) -> &CaptureConfig {
+        &self.common.config.capture
+    }
+
+    /// True for a port that this process listens on.
+    pub fn is_own_port(&self, port: u16) -> bool {
+        self.common.own_ports.contains(&port)
     }
 
     /// Metrics of the process.

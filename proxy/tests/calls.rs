@@ -277,9 +277,9 @@ async fn threat_52_53_54_ambiguous_heads_are_refused() {
             400,
         ),
         (
-            "connect",
-            "CONNECT inventory.shop:80 HTTP/1.1\r\nhost: inventory.shop:80\r\n",
-            405,
+            "connect with content",
+            "CONNECT inventory.shop:80 HTTP/1.1\r\nhost: inventory.shop:80\r\ncontent-length: 1\r\n",
+            400,
         ),
         (
             "trace",

@@ -15,6 +15,7 @@ pub mod attest;
 pub mod http_call;
 pub mod load;
 pub mod mesh_files;
+pub mod netns;
 pub mod node;
 pub mod pair;
 pub mod ports;

@@ -16,7 +16,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use ravelin_proto::spiffe_id::SpiffeId;
-use ravelin_proxy::config::{InboundListener, Protocol, TcpOutboundListener};
+use ravelin_proxy::capture::config::CaptureConfig;
+use ravelin_proxy::config::{InboundListener, OutboundListener, Protocol};
 use ravelin_proxy::{Proxy, ProxyConfig};
 use ravelin_runtime::clock::SystemClock;
 use ravelin_runtime::drain::Drain;
@@ -107,6 +108,8 @@ fn proxy_config(workload: &Workload, agent_socket: &Path) -> ProxyConfig {
         workers: Some(1),
         outbound: Some(any_port()),
         inbound: Vec::new(),
+        http_outbound: Vec::new(),
+        capture: CaptureConfig::default(),
         tcp_outbound: Vec::new(),
         admin: Some(any_port()),
         drain: Duration::from_secs(1),
@@ -150,7 +153,7 @@ impl Pair {
         let called = RunningProxy::start(config);
         let mut config = proxy_config(&orders, node.socket());
         config.inbound = vec![inbound(http_app, Protocol::Http)];
-        config.tcp_outbound = vec![TcpOutboundListener {
+        config.tcp_outbound = vec![OutboundListener {
             listen: any_port(),
             service: "inventory.shop:9000".to_owned(),
         }];
@@ -197,6 +200,7 @@ fn inbound(forward: SocketAddr, protocol: Protocol) -> InboundListener {
         listen: any_port(),
         forward,
         protocol,
+        is_captured: false,
     }
 }
 

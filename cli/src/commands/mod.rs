@@ -5,6 +5,7 @@ pub(crate) mod audit;
 pub(crate) mod audit_verify;
 pub(crate) mod authority;
 pub(crate) mod bundle;
+pub(crate) mod capture;
 pub(crate) mod completions;
 pub(crate) mod denylist;
 pub(crate) mod entries;

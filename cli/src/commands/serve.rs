@@ -1,6 +1,6 @@
 //! `ravelin ca serve | agent serve | proxy serve`: the long-running parts, each from its configuration file.
 
-use super::block_on;
+use super::{block_on, capture};
 use crate::exit::{Exit, Failure, Outcome, chain};
 use clap::{Args, Subcommand};
 use ravelin_agent::AgentConfig;
@@ -24,6 +24,8 @@ pub(crate) enum CaCommand {
 pub(crate) enum ProxyCommand {
     /// Run the sidecar proxy
     Serve(ServeArguments),
+    /// Redirect an application's connections to its proxy, without the application's help
+    Capture(capture::CaptureArguments),
 }
 
 /// Where the configuration is.
@@ -108,9 +110,12 @@ pub(crate) fn run_agent(arguments: ServeArguments) -> Outcome {
     })
 }
 
-/// Runs the proxy, which brings its own threads.
+/// Runs the proxy, which brings its own threads, or redirects connections to it.
 pub(crate) fn run_proxy(command: ProxyCommand) -> Outcome {
-    let ProxyCommand::Serve(arguments) = command;
+    let arguments = match command {
+        ProxyCommand::Serve(arguments) => arguments,
+        ProxyCommand::Capture(arguments) => return capture::run(&arguments),
+    };
     let config =
         ProxyConfig::load(&arguments.config).map_err(|error| Failure::usage(error.to_string()))?;
     if arguments.check {

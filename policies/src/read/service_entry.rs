@@ -41,7 +41,7 @@ pub(crate) fn read_service(
     let known = shape::SERVICE_ENTRY.names();
     let fields = Fields::of(spec, "ServiceEntry", &known, reader.problems)?;
     let mut plan = read_plan(&fields, reader);
-    read_addresses(&fields, reader);
+    let addresses = read_addresses(&fields, reader);
     read_export(&fields, &mut plan, reader);
     fields.required("hosts", reader.problems);
     let hosts = read_hosts(&fields, plan.resolution, reader);
@@ -66,6 +66,7 @@ pub(crate) fn read_service(
         metadata: header.metadata.clone(),
         location: reader.location(header.at),
         hosts,
+        addresses,
         ports,
         endpoints,
         workload_selector,
@@ -94,10 +95,14 @@ fn read_plan(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> Plan {
     plan
 }
 
-/// Virtual addresses and blocks; nothing is captured by address here, so they are checked and no more.
-fn read_addresses(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) {
+/// Virtual addresses and blocks.
+fn read_addresses(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> Vec<IpNet> {
+    let mut addresses = Vec::new();
     for (written, at) in fields.texts("addresses", reader.problems) {
-        if written.parse::<IpNet>().is_err() && written.parse::<IpAddr>().is_err() {
+        let address = written.parse::<IpAddr>().map(IpNet::from);
+        if let Ok(block) = written.parse().or(address) {
+            addresses.push(block);
+        } else {
             let message = format!(
                 "`{}` is neither an IP address nor a CIDR block",
                 excerpt(written)
@@ -105,6 +110,7 @@ fn read_addresses(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) {
             reader.problems.error(at, "bad-address", message);
         }
     }
+    addresses
 }
 
 /// `*`, `.`, `~` or namespaces. A route is everyone's here.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use ravelin_proto::spiffe_id::SpiffeId;
 
 use crate::object::{Labels, Location, Metadata};
@@ -16,6 +17,8 @@ pub struct ServiceEntry {
     pub location: Location,
     /// Lower-case DNS names, without port; `*.example.org` stands for every name below.
     pub hosts: Vec<String>,
+    /// Virtual addresses: a captured connection to one of them is meant for this service.
+    pub addresses: Vec<IpNet>,
     /// Ports that callers use.
     pub ports: Vec<ServicePort>,
     /// Where the peers' proxies listen; those that `workload_selector` chose are filled in.

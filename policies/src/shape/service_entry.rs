@@ -17,7 +17,7 @@ pub(crate) static SERVICE_ENTRY: Shape = Shape {
         may(
             "addresses",
             Texts(1),
-            "Virtual addresses; nothing is captured by them here",
+            "Virtual addresses: a captured connection to one of them is meant for this service",
         ),
         must("ports", List(&SERVICE_PORT, 1), "Ports that callers use"),
         may(

@@ -258,6 +258,10 @@ fn policy_connection(
 }
 
 fn local_address(inbound: &InboundListener, stream: &PeerStream) -> IpAddr {
+    // WHY: a redirected connection ends at another address than the one that the peer dialled.
+    if inbound.is_captured {
+        return inbound.forward.ip();
+    }
     let address = stream.socket().local_addr();
     address.map_or(inbound.listen.ip(), |address| address.ip())
 }

@@ -7,18 +7,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes, BytesMut};
 use ravelin_policies::PeerMode;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::handshake_code;
+use crate::begun::Begun;
 use crate::config::Protocol;
-use crate::detect::{HTTP2_PREFACE, TLS_HANDSHAKE};
+use crate::detect::TLS_HANDSHAKE;
 use crate::limits;
 
 /// A connection that its port's mode accepts.
@@ -27,14 +27,7 @@ pub enum PeerStream {
     /// Mutual TLS.
     Tls(Box<TlsStream<TcpStream>>),
     /// Plain text: nothing is known about the peer.
-    Plain {
-        /// Read already, to find out what is spoken.
-        first: Bytes,
-        /// The rest.
-        stream: TcpStream,
-        /// The peer began with the preface of HTTP/2.
-        is_http2: bool,
-    },
+    Plain(Begun<TcpStream>),
 }
 
 /// Why a connection is closed; `None`: the other side closed without a word, such as a port check.
@@ -63,27 +56,18 @@ impl PeerStream {
     }
 
     /// Plain text, of which as much is read as tells the version of HTTP.
-    pub async fn plain(mut stream: TcpStream, protocol: Protocol) -> io::Result<Self> {
-        let mut first = BytesMut::with_capacity(limits::SNIFFED_BYTES);
-        let may_be_http2 =
-            |first: &[u8]| first.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(first);
-        while protocol.is_http() && may_be_http2(&first) {
-            if stream.read_buf(&mut first).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+    async fn plain(stream: TcpStream, protocol: Protocol) -> io::Result<Self> {
+        if !protocol.is_http() {
+            return Ok(Self::Plain(Begun::unread(stream)));
         }
-        Ok(Self::Plain {
-            is_http2: first.starts_with(HTTP2_PREFACE),
-            first: first.freeze(),
-            stream,
-        })
+        Ok(Self::Plain(Begun::http(stream).await?))
     }
 
     /// The socket.
     pub fn socket(&self) -> &TcpStream {
         match self {
             Self::Tls(stream) => stream.get_ref().0,
-            Self::Plain { stream, .. } => stream,
+            Self::Plain(begun) => begun.stream(),
         }
     }
 
@@ -91,7 +75,7 @@ impl PeerStream {
     pub fn tls(&self) -> Option<&rustls::ServerConnection> {
         match self {
             Self::Tls(stream) => Some(stream.get_ref().1),
-            Self::Plain { .. } => None,
+            Self::Plain(_) => None,
         }
     }
 
@@ -99,7 +83,7 @@ impl PeerStream {
     pub fn is_http2(&self) -> bool {
         match self {
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2".as_slice()),
-            Self::Plain { is_http2, .. } => *is_http2,
+            Self::Plain(begun) => begun.is_http2(),
         }
     }
 }
@@ -132,15 +116,7 @@ impl AsyncRead for PeerStream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Plain { first, stream, .. } if first.is_empty() => {
-                Pin::new(stream).poll_read(context, buffer)
-            }
-            Self::Plain { first, .. } => {
-                let count = first.len().min(buffer.remaining());
-                buffer.put_slice(first.get(..count).unwrap_or_default());
-                first.advance(count);
-                Poll::Ready(Ok(()))
-            }
+            Self::Plain(begun) => Pin::new(begun).poll_read(context, buffer),
         }
     }
 }
@@ -153,7 +129,7 @@ impl AsyncWrite for PeerStream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Plain { stream, .. } => Pin::new(stream).poll_write(context, bytes),
+            Self::Plain(begun) => Pin::new(begun).poll_write(context, bytes),
         }
     }
 
@@ -164,28 +140,28 @@ impl AsyncWrite for PeerStream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, parts),
-            Self::Plain { stream, .. } => Pin::new(stream).poll_write_vectored(context, parts),
+            Self::Plain(begun) => Pin::new(begun).poll_write_vectored(context, parts),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Tls(stream) => stream.is_write_vectored(),
-            Self::Plain { stream, .. } => stream.is_write_vectored(),
+            Self::Plain(begun) => begun.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
-            Self::Plain { stream, .. } => Pin::new(stream).poll_flush(context),
+            Self::Plain(begun) => Pin::new(begun).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Plain { stream, .. } => Pin::new(stream).poll_shutdown(context),
+            Self::Plain(begun) => Pin::new(begun).poll_shutdown(context),
         }
     }
 }

@@ -1,8 +1,9 @@
-//! What the application calls: the mesh over HTTP (by `Host`), or one service over plain TCP (`tcp`).
+//! What the application calls: over HTTP (by `Host`, or one service), or over plain TCP (`tcp`).
 //!
 //! The application is trusted with nothing: heads are checked as on the inbound side, and the peer must be one of
 //! the identities that the service declares.
 
+mod connect;
 pub mod tcp;
 
 use std::net::SocketAddr;
@@ -12,17 +13,16 @@ use std::sync::Arc;
 use http::{Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
+use crate::begun::Begun;
 use crate::body::{Activity, BodySource, ProxyBody};
-use crate::config::Protocol;
 use crate::connections::{Carried, Direction, LiveConnection, NewConnection, Registered};
 use crate::decision_log::{CallRecord, ConnectionFacts, OpenCall, Outcome, Verdict};
-use crate::inbound::stream::PeerStream;
 use crate::metrics::{CallLabels, ConnectionCounters};
 use crate::respond::{self, Form, Refusal};
-use crate::route::Route;
+use crate::route::{Addressed, Route};
 use crate::tunnel::{self, Asked, Tunnel};
 use crate::upstream::dial::DialError;
 use crate::upstream::{Answered, SendError};
@@ -32,6 +32,7 @@ use crate::{head, limits, serve};
 /// One connection of the application.
 struct Caller {
     worker: Rc<Worker>,
+    addressed: Addressed,
     facts: Arc<ConnectionFacts>,
     connection: Rc<LiveConnection>,
     counters: std::cell::RefCell<Vec<(Arc<Route>, Rc<ConnectionCounters>)>>,
@@ -45,7 +46,10 @@ struct Passed {
 }
 
 /// Serves one connection of the application to its end.
-pub async fn serve_http(worker: Rc<Worker>, stream: TcpStream, source: SocketAddr) {
+pub async fn serve_http<S>(worker: Rc<Worker>, addressed: Addressed, stream: S, source: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let registered = worker.connections().register(NewConnection {
         direction: Direction::Outbound,
         protocol: "plain",
@@ -71,6 +75,7 @@ pub async fn serve_http(worker: Rc<Worker>, stream: TcpStream, source: SocketAdd
         }),
         connection: Rc::clone(registered.connection()),
         counters: std::cell::RefCell::new(Vec::new()),
+        addressed,
         worker,
     });
     let service = service_fn(move |request| {
@@ -84,9 +89,12 @@ pub async fn serve_http(worker: Rc<Worker>, stream: TcpStream, source: SocketAdd
 }
 
 /// The version of HTTP that the application begins with; none where it says nothing in time, or is told to end.
-async fn sniff(stream: TcpStream, registered: &Registered) -> Option<(PeerStream, serve::Version)> {
+async fn sniff<S: AsyncRead + Unpin>(
+    stream: S,
+    registered: &Registered,
+) -> Option<(Begun<S>, serve::Version)> {
     let head_deadline = limits::APPLICATION_HEAD_DEADLINE;
-    let sniffed = timeout(head_deadline, PeerStream::plain(stream, Protocol::Http));
+    let sniffed = timeout(head_deadline, Begun::http(stream));
     let stream = tokio::select! {
         sniffed = sniffed => sniffed.ok()?.ok()?,
         () = registered.connection().stopped() => return None,
@@ -101,6 +109,10 @@ async fn sniff(stream: TcpStream, registered: &Registered) -> Option<(PeerStream
 
 async fn call(caller: Rc<Caller>, request: Request<Incoming>) -> Response<ProxyBody> {
     caller.connection.count_call();
+    // WHY: a listener for one service opens no tunnel to another, and so a tunnel opens none.
+    if connect::is_asked(&request) && caller.addressed == Addressed::Host {
+        return connect::open(&caller, request);
+    }
     let (mut parts, body) = request.into_parts();
     let record = CallRecord::new(
         Arc::clone(&caller.facts),
@@ -188,7 +200,7 @@ async fn forward(
     }
     let route = snapshot
         .routes
-        .find(checked.host())
+        .meant(&caller.addressed, checked.host())
         .ok_or_else(Refusal::no_route)?;
     open.count_with(caller.counters(route));
     // WHY: the path is judged where it is served, by the workload's own policies; here it only leaves absolute form.

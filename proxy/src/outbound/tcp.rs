@@ -4,34 +4,25 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::config::TcpOutboundListener;
 use crate::connections::{Carried, Direction, NewConnection};
 use crate::decision_log::{CallRecord, ConnectionFacts, Outcome, Verdict};
 use crate::identity::Peer;
 use crate::metrics::CallLabels;
 use crate::relay;
-use crate::route::Route;
+use crate::route::{Addressed, Route};
 use crate::snapshot::Snapshot;
 use crate::upstream::dial::{self, DialError};
 use crate::worker::Worker;
 
-/// Serves one connection of a listener for one service to its end.
-pub async fn serve(
-    worker: Rc<Worker>,
-    listener: TcpOutboundListener,
-    stream: TcpStream,
-    source: SocketAddr,
-) {
-    carry(worker, &listener.service, stream, source).await;
-}
-
-/// Carries one connection to `service` (`HOST:PORT`), whatever is spoken on it, and alters no byte.
-///
-/// For opaque TLS the host is the server name of the ClientHello, looked at and not taken from `stream`.
-pub async fn carry(worker: Rc<Worker>, service: &str, stream: TcpStream, source: SocketAddr) {
+/// Carries one connection to the service that is meant, whatever is spoken on it, and alters no byte.
+pub async fn serve<S>(worker: Rc<Worker>, addressed: Addressed, stream: S, source: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let Some(snapshot) = worker
         .snapshot()
         .filter(|snapshot| !snapshot.is_expired(worker.now()))
@@ -39,8 +30,7 @@ pub async fn carry(worker: Rc<Worker>, service: &str, stream: TcpStream, source:
         worker.metrics().refused("outbound", "not_ready");
         return;
     };
-    let service = service.to_ascii_lowercase();
-    let Some(route) = snapshot.routes.find(&service).cloned() else {
+    let Some(route) = snapshot.routes.meant(&addressed, "").cloned() else {
         refused(
             &worker,
             &snapshot,
@@ -53,7 +43,7 @@ pub async fn carry(worker: Rc<Worker>, service: &str, stream: TcpStream, source:
     let (peer_stream, peer) = match dial(&worker, &snapshot, &route).await {
         Ok(dialled) => dialled,
         Err(error) => {
-            tracing::warn!(service, %error, "service cannot be reached");
+            tracing::warn!(service = route.service, %error, "service cannot be reached");
             if error.is_untrusted() {
                 refused(
                     &worker,
@@ -93,7 +83,7 @@ pub async fn carry(worker: Rc<Worker>, service: &str, stream: TcpStream, source:
     let cut = registered.connection().ended();
     let (ended, carried) = relay::relay(stream, peer_stream, cut).await;
     counters.count(carried.sent, carried.received);
-    tracing::debug!(?ended, service, "tcp connection ended");
+    tracing::debug!(?ended, service = route.service, "tcp connection ended");
 }
 
 async fn dial(

@@ -30,6 +30,8 @@ pub const TRUST_DOMAIN: &str = "example.org";
 pub struct RunningProxy {
     pub outbound: Option<SocketAddr>,
     pub inbound: Vec<SocketAddr>,
+    pub http_outbound: Vec<SocketAddr>,
+    pub captured_inbound: Option<SocketAddr>,
     pub tcp_outbound: Vec<SocketAddr>,
     pub admin: Option<SocketAddr>,
     pub drain: Drain,
@@ -45,6 +47,8 @@ impl RunningProxy {
         Self {
             outbound: proxy.outbound_address(),
             inbound: proxy.inbound_addresses(),
+            captured_inbound: proxy.captured_inbound_address(),
+            http_outbound: proxy.http_outbound_addresses(),
             tcp_outbound: proxy.tcp_outbound_addresses(),
             admin: proxy.admin_address(),
             thread: Some(std::thread::spawn(move || proxy.run(child))),
@@ -250,6 +254,9 @@ impl Mesh {
             workers = 2
             outbound = "127.0.0.1:0"
             admin = "127.0.0.1:0"
+            [[http_outbound]]
+            listen = "127.0.0.1:0"
+            service = "inventory.shop:80"
             [[tcp_outbound]]
             listen = "127.0.0.1:0"
             service = "inventory-tcp.shop:7000"
