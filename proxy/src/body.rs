@@ -16,10 +16,12 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use crate::decision_log::{OpenCall, Outcome};
+use crate::body_counts::BodyCounts;
+use crate::decision_log::Outcome;
 use crate::head;
 use crate::limits;
 use crate::live_calls::RegisteredCall;
+use crate::open_call::OpenCall;
 use crate::upstream::{Lease, Upload};
 
 /// Why a body ended early.
@@ -55,6 +57,7 @@ pub struct BodySource {
     incoming: RefCell<Option<Incoming>>,
     is_touched: Cell<bool>,
     is_too_large: Cell<bool>,
+    counts: Rc<BodyCounts>,
     activity: Rc<Activity>,
 }
 
@@ -76,6 +79,7 @@ impl BodySource {
             incoming: RefCell::new(incoming),
             is_touched: Cell::new(false),
             is_too_large: Cell::new(false),
+            counts: Rc::default(),
             activity: Activity::new(),
         })
     }
@@ -173,6 +177,11 @@ impl BodySource {
         Rc::clone(&self.activity)
     }
 
+    /// What passed so far.
+    pub fn counts(&self) -> Rc<BodyCounts> {
+        Rc::clone(&self.counts)
+    }
+
     /// A reader for one try.
     pub fn reader(self: &Rc<Self>) -> RequestBody {
         RequestBody {
@@ -236,6 +245,9 @@ impl Body for RequestBody {
                     return Poll::Ready(Some(Err(BodyError::TooLarge)));
                 };
                 this.left = left;
+                if let Some(data) = frame.data_ref() {
+                    this.source.counts.feed(data);
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
         }
@@ -361,11 +373,9 @@ impl RelayedBody {
                 self.call.ended(Outcome::Failed);
             }
             Poll::Ready(Some(Ok(frame))) => {
-                let length = frame
-                    .data_ref()
-                    .map_or(0, |data| u64::try_from(data.len()).unwrap_or(0));
-                self.call.count_response(length);
-                if self.incoming.is_end_stream() {
+                self.call.count_frame(frame);
+                // WHY: nothing follows trailers, and an HTTP/2 server does not ask for more.
+                if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.completed();
                 }
             }

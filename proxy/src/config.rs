@@ -10,9 +10,11 @@ use ravelin_proto::spiffe_id::SpiffeId;
 use ravelin_runtime::telemetry::TelemetryConfig;
 use serde::Deserialize;
 
+use crate::access_log::{AccessLogConfig, AccessLogConfigError};
 use crate::capture::config::{CaptureConfig, CaptureError};
 use crate::limits;
 use crate::route::Addressed;
+use crate::trace::{TracingConfig, TracingConfigError};
 
 /// What one proxy listens on and whom it serves.
 #[derive(Clone, Debug, Deserialize)]
@@ -58,6 +60,12 @@ pub struct ProxyConfig {
     /// Keys of issuers that are fetched.
     #[serde(default)]
     pub jwks: JwksConfig,
+    /// One line per call.
+    #[serde(default)]
+    pub access_log: AccessLogConfig,
+    /// Spans of calls.
+    #[serde(default)]
+    pub tracing: TracingConfig,
     /// Log output.
     #[serde(default)]
     pub log: TelemetryConfig,
@@ -211,6 +219,12 @@ pub enum ConfigError {
         "`jwks`: `refresh` and `refetch_pause` must be at least 100ms, `max_age` at least `refresh` and at most 720h"
     )]
     Jwks,
+    /// See there.
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogConfigError),
+    /// See there.
+    #[error(transparent)]
+    Tracing(#[from] TracingConfigError),
     /// Not a share.
     #[error("`decision_sample_allowed` must lie between 0.0 and 1.0")]
     Sample,
@@ -258,6 +272,8 @@ impl ProxyConfig {
             return Err(ConfigError::Sample);
         }
         self.jwks.check()?;
+        self.access_log.check()?;
+        self.tracing.check()?;
         self.check_plain_text()?;
         self.check_listeners()?;
         Ok(self.capture.check(self.outbound, self.listen_addresses())?)

@@ -1,11 +1,10 @@
 //! One record per judged call, handed to the control thread over a bounded queue. Loss is counted.
 //!
-//! A record is written when the call is over, however it ends: the [`OpenCall`] writes it on drop. Refusals are
+//! A record is written when the call is over, however it ends: `OpenCall` writes it on drop. Refusals are
 //! always recorded, allowed calls by the configured share. Never blocks a call.
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,11 +13,8 @@ use http::{HeaderValue, Method};
 use ravelin_proto::pb::ravelin::v1 as pb;
 use ravelin_proto::time::Timestamp;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use crate::limits;
-use crate::metrics::ConnectionCounters;
-use crate::worker::Worker;
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +54,8 @@ pub struct ConnectionFacts {
     pub source: Option<SocketAddr>,
     /// Port of the workload.
     pub port: u16,
+    /// Address and port that the connection came to.
+    pub local: Option<SocketAddr>,
     /// Address that the connection came to.
     pub destination: Option<IpAddr>,
     /// Server name of the TLS handshake; empty without one.
@@ -236,89 +234,5 @@ impl DecisionSink {
         let is_due = owed >= 1.0;
         self.owed.set(if is_due { owed - 1.0 } else { owed });
         is_due
-    }
-}
-
-/// A call in progress. Its record is written, and its metrics are counted, when this is dropped.
-#[derive(Debug)]
-pub struct OpenCall {
-    worker: Rc<Worker>,
-    counters: Rc<ConnectionCounters>,
-    record: Option<CallRecord>,
-    started: Instant,
-    response_bytes: u64,
-}
-
-impl OpenCall {
-    /// Opens the record of a call whose head has arrived.
-    pub fn open(worker: Rc<Worker>, counters: Rc<ConnectionCounters>, record: CallRecord) -> Self {
-        Self {
-            worker,
-            counters,
-            record: Some(record),
-            started: Instant::now(),
-            response_bytes: 0,
-        }
-    }
-
-    /// The record so far.
-    pub fn record(&mut self) -> Option<&mut CallRecord> {
-        self.record.as_mut()
-    }
-
-    /// Counts the call in other series, once its route is known.
-    pub fn count_with(&mut self, counters: Rc<ConnectionCounters>) {
-        self.counters = counters;
-    }
-
-    /// Says how the call is answered.
-    pub fn answered(&mut self, status: http::StatusCode) {
-        if let Some(record) = &mut self.record {
-            record.status = status.as_u16();
-        }
-    }
-
-    /// Says that the proxy itself answers: the call is over with that, unless something failed before.
-    pub fn refused(&mut self, status: http::StatusCode) {
-        self.answered(status);
-        if let Some(record) = &mut self.record
-            && record.outcome == Outcome::Cancelled
-        {
-            record.outcome = Outcome::Completed;
-        }
-    }
-
-    /// Says why the call was cut off.
-    pub fn cut(&mut self, code: &str) {
-        if let Some(record) = &mut self.record {
-            record.verdict.reason = format!("cut: {code}");
-            record.outcome = Outcome::Cancelled;
-        }
-    }
-
-    /// Says how the call ended; without it the record says `cancelled`.
-    pub fn ended(&mut self, outcome: Outcome) {
-        if let Some(record) = &mut self.record {
-            record.outcome = outcome;
-        }
-    }
-
-    /// Counts bytes of the response body.
-    pub fn count_response(&mut self, bytes: u64) {
-        self.response_bytes = self.response_bytes.saturating_add(bytes);
-    }
-}
-
-impl Drop for OpenCall {
-    fn drop(&mut self) {
-        let Some(mut record) = self.record.take() else {
-            return;
-        };
-        record.latency = self.started.elapsed();
-        self.counters
-            .count_call(record.status, record.latency, self.response_bytes);
-        if !record.verdict.code.is_empty() {
-            self.worker.decisions().write(record);
-        }
     }
 }

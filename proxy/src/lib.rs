@@ -3,8 +3,10 @@
 //! N single-threaded data workers (`worker`) and one control thread (`control`); they share immutable snapshots and
 //! bounded channels. Flow B of the design: `inbound` for what peers call, `outbound` for what the application calls.
 
+pub mod access_log;
 mod begun;
 pub mod body;
+pub mod body_counts;
 pub mod capture;
 pub mod config;
 pub mod connections;
@@ -23,6 +25,8 @@ pub mod listener;
 pub mod live_calls;
 pub mod local;
 pub mod metrics;
+pub mod open_call;
+pub mod open_tcp;
 pub mod outbound;
 pub mod relay;
 pub mod respond;
@@ -30,6 +34,7 @@ pub mod route;
 pub mod serve;
 pub mod snapshot;
 pub mod token;
+pub mod trace;
 pub mod tunnel;
 pub mod upgrade;
 pub mod upstream;
@@ -44,12 +49,16 @@ use ravelin_runtime::clock::{SharedClock, SystemClock};
 use ravelin_runtime::drain::Drain;
 use tokio::sync::{mpsc, watch};
 
+use access_log::AccessLogSink;
+use access_log::writer::Writer;
 pub use config::{ConfigError, ProxyConfig};
 use control::ControlPorts;
 use decision_log::DecisionSink;
 use jwks::{FetchPorts, Fetchers};
 use listener::{BindError, Bound, Sockets};
 use token::Tokens;
+use trace::Tracer;
+use trace::span::FinishedSpan;
 use worker::{Common, WorkerPorts};
 
 /// Why a proxy does not start, or ended early.
@@ -67,6 +76,9 @@ pub enum ProxyError {
     /// A thread cannot be started.
     #[error("a thread cannot be started: {0}")]
     Thread(#[source] std::io::Error),
+    /// The access log cannot be opened.
+    #[error(transparent)]
+    AccessLog(#[from] access_log::writer::OpenError),
     /// Whom to trust outside cannot be read.
     #[error(transparent)]
     Roots(#[from] jwks::RootsError),
@@ -81,6 +93,7 @@ pub struct Proxy {
     common: Arc<Common>,
     sockets: Vec<Sockets>,
     admin: Option<std::net::TcpListener>,
+    access_log: Option<Writer>,
     roots: jwks::Roots,
 }
 
@@ -119,15 +132,18 @@ impl Proxy {
         let roots = jwks::Roots::new(config.jwks.ca_file.clone())?;
         let own = sockets.iter().map(|sockets| sockets.address);
         let own_ports = own.chain(config.admin).map(|address| address.port());
+        let metrics = metrics::Metrics::new();
+        let access_log = Writer::start(&config.access_log.to, metrics.access_log_lost.clone())?;
         Ok(Self {
             common: Arc::new(Common {
                 own_ports: own_ports.collect(),
                 config,
                 clock,
-                metrics: metrics::Metrics::new(),
+                metrics,
             }),
             sockets,
             admin,
+            access_log,
             roots,
         })
     }
@@ -177,7 +193,7 @@ impl Proxy {
     }
 
     /// Serves until `drain` was started and is over. Blocks.
-    pub fn run(self, drain: Drain) -> Result<(), ProxyError> {
+    pub fn run(mut self, drain: Drain) -> Result<(), ProxyError> {
         let workers = self.common.config.worker_count();
         let (decisions, records) = mpsc::channel(limits::DECISION_QUEUE_MAX);
         let lost = Arc::new(AtomicU64::new(0));
@@ -185,10 +201,14 @@ impl Proxy {
         let (finished, is_finished) = watch::channel(false);
         let (fetched, keys) = watch::channel(Arc::default());
         let (missing, missed) = mpsc::channel(limits::MISSING_KEYS_QUEUE_MAX);
+        let (spans, finished_spans) = self.spans();
         let mut adopted = Vec::new();
         let mut questions = Vec::new();
         let mut threads = Vec::new();
-        for (index, bound) in per_worker(self.sockets, workers).into_iter().enumerate() {
+        for (index, bound) in per_worker(std::mem::take(&mut self.sockets), workers)
+            .into_iter()
+            .enumerate()
+        {
             let (adopted_sender, adopted_receiver) = watch::channel(0);
             let (question_sender, question_receiver) = mpsc::channel(limits::ADMIN_QUEUE_MAX);
             adopted.push(adopted_receiver);
@@ -200,6 +220,8 @@ impl Proxy {
                 questions: question_receiver,
                 decisions: DecisionSink::new(decisions.clone(), Arc::clone(&lost), sample),
                 tokens: Tokens::new(keys.clone(), missing.clone()),
+                access_log: self.access_log_sink(),
+                tracer: self.tracer(spans.clone()),
                 drain: drain.clone(),
             };
             let common = Arc::clone(&self.common);
@@ -207,7 +229,7 @@ impl Proxy {
                 worker::run(common, bound, ports)
             })?);
         }
-        drop(decisions);
+        drop((decisions, spans));
         let (wanted_keys, wanted) = watch::channel(jwks::WantedKeys::default());
         let (lines, key_origins) = watch::channel(Vec::new());
         let fetchers = Fetchers::new(
@@ -232,20 +254,42 @@ impl Proxy {
             wanted_keys,
             fetchers,
             key_origins,
+            spans: finished_spans,
             drain: drain.clone(),
         };
         let (common, admin) = (self.common, self.admin);
         let control = spawn("control".to_owned(), &drain, move || {
             control::run(common, admin, ports)
         })?;
-        let mut result = Ok(());
-        for thread in threads {
-            result = result.and(join(thread, "a worker"));
-        }
-        finished.send_replace(true);
-        result.and(join(control, "the control thread"))
+        join_all(threads, self.access_log, &finished, control)
     }
 }
+
+impl Proxy {
+    fn access_log_sink(&self) -> AccessLogSink {
+        let common = &self.common;
+        let lost = common.metrics.access_log_lost.clone();
+        let queue = self.access_log.as_ref().map(Writer::queue);
+        AccessLogSink::new(queue, &common.config.access_log, lost)
+    }
+
+    fn tracer(&self, spans: Option<mpsc::Sender<FinishedSpan>>) -> Tracer {
+        let common = &self.common;
+        let lost = common.metrics.spans_lost.clone();
+        Tracer::new(spans, lost, common.config.tracing.sample)
+    }
+
+    /// The queue of spans, where they are exported.
+    fn spans(&self) -> SpanQueue {
+        let is_on = self.common.config.tracing.endpoint.is_some();
+        is_on.then(|| mpsc::channel(limits::SPAN_QUEUE_MAX)).unzip()
+    }
+}
+
+type SpanQueue = (
+    Option<mpsc::Sender<FinishedSpan>>,
+    Option<mpsc::Receiver<FinishedSpan>>,
+);
 
 /// Turns one list of sockets per listener into one list per worker.
 fn per_worker(sockets: Vec<Sockets>, workers: usize) -> Vec<Vec<(Bound, std::net::TcpListener)>> {
@@ -281,6 +325,24 @@ fn spawn(
             body()
         })
         .map_err(ProxyError::Thread)
+}
+
+/// Waits for the workers, then for what they wrote, then for the control thread, which sends their last records.
+fn join_all(
+    workers: Vec<Thread>,
+    access_log: Option<Writer>,
+    finished: &watch::Sender<bool>,
+    control: Thread,
+) -> Result<(), ProxyError> {
+    let mut result = Ok(());
+    for worker in workers {
+        result = result.and(join(worker, "a worker"));
+    }
+    if let Some(access_log) = access_log {
+        access_log.finish(limits::FLUSH_DEADLINE);
+    }
+    finished.send_replace(true);
+    result.and(join(control, "the control thread"))
 }
 
 fn join(thread: Thread, what: &'static str) -> Result<(), ProxyError> {

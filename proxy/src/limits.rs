@@ -112,6 +112,43 @@ pub const DECISION_FIELD_BYTES_MAX: usize = 1024;
 /// Routes whose series one connection of the application keeps resolved.
 pub const ROUTES_PER_CONNECTION_MAX: usize = 64;
 
+/// Series of calls and TCP connections in the process, about 700 bytes each and worker; further ones count in an overflow series.
+pub const SERIES_MAX: usize = 4096;
+/// Series of one edge (two workloads and a service): no peer uses up the room of others.
+pub const SERIES_PER_EDGE_MAX: usize = 128;
+/// Series that one meter keeps resolved.
+pub const SERIES_PER_METER_MAX: usize = 64;
+/// Meters that one worker keeps for connections to come.
+pub const METERS_PER_WORKER_MAX: usize = 1024;
+/// A series in which nothing was counted for so long expires.
+pub const SERIES_IDLE: Duration = Duration::from_mins(10);
+/// From its retirement to its removal: time for who still holds it to come back.
+pub const SERIES_RETIRED: Duration = Duration::from_secs(30);
+/// How often the control thread looks for idle series.
+pub const SERIES_SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// Lines of the access log are handed over in pieces of about this size.
+pub const ACCESS_LOG_BATCH_BYTES: usize = 16 * 1024;
+/// Pieces that wait for the access log's writer: with the size above, 4 MB.
+pub const ACCESS_LOG_QUEUE_MAX: usize = 256;
+/// Buffers that one worker keeps for lines to come.
+pub const ACCESS_LOG_BUFFERS_KEPT: usize = 4;
+/// Longest value that another party chose in a line of the access log.
+pub const ACCESS_LOG_FIELD_BYTES_MAX: usize = 1024;
+
+/// `tracestate` that is passed on (W3C Trace Context section 3.3.1.1 asks for at least 512).
+pub const TRACESTATE_BYTES_MAX: usize = 1024;
+/// Spans between the workers and the exporter.
+pub const SPAN_QUEUE_MAX: usize = 4096;
+/// Spans in one message to the collector.
+pub const SPAN_BATCH_MAX: usize = 512;
+/// Longest time that a span waits for others.
+pub const SPAN_BATCH_WAIT: Duration = Duration::from_secs(1);
+/// Answer of the collector.
+pub const SPAN_EXPORT_DEADLINE: Duration = Duration::from_secs(5);
+/// Tries of one message to the collector.
+pub const SPAN_EXPORT_TRIES: u32 = 3;
+
 /// Body of an external authorizer's answer.
 pub const CHECK_ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// Changes of one kind in an external authorizer's answer, such as headers that it sets.

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::decision_log::Outcome;
 use crate::limits;
+use crate::metrics::meter::TcpMeter;
 
 /// First and largest size of a copy buffer: small for idle connections, large for busy ones.
 const BUFFER_BYTES: (usize, usize) = (8 * 1024, 256 * 1024);
@@ -47,11 +48,12 @@ pub struct Carried {
 
 /// Relays between `caller` and `other` until both are done, or `cut` says why it has to end.
 ///
-/// A drain lets bytes run on: their end cannot be announced to the peer.
+/// `meter` counts bytes while they flow. A drain lets bytes run on: their end cannot be announced to the peer.
 pub async fn relay<A, B>(
     caller: A,
     other: B,
     cut: impl Future<Output = &'static str>,
+    meter: Option<&TcpMeter>,
 ) -> (Ended, Carried)
 where
     A: AsyncRead + AsyncWrite + Unpin,
@@ -59,13 +61,19 @@ where
 {
     let (mut caller_read, mut caller_write) = tokio::io::split(caller);
     let (mut other_read, mut other_write) = tokio::io::split(other);
-    let progress = Rc::new(Progress::new());
-    let there = copy(&mut caller_read, &mut other_write, &progress, |progress| {
-        &progress.received
-    });
-    let back = copy(&mut other_read, &mut caller_write, &progress, |progress| {
-        &progress.sent
-    });
+    let progress = Rc::new(Progress::new(meter));
+    let there = copy(
+        &mut caller_read,
+        &mut other_write,
+        &progress,
+        Progress::count_received,
+    );
+    let back = copy(
+        &mut other_read,
+        &mut caller_write,
+        &progress,
+        Progress::count_sent,
+    );
     let both = async {
         let (there, back) = tokio::join!(there, back);
         if there.is_ok() && back.is_ok() {
@@ -82,27 +90,39 @@ where
     (ended, progress.carried())
 }
 
-struct Progress {
+struct Progress<'a> {
+    meter: Option<&'a TcpMeter>,
     received: Cell<u64>,
     sent: Cell<u64>,
     last: Cell<Instant>,
 }
 
-impl Progress {
-    fn new() -> Self {
+impl<'a> Progress<'a> {
+    fn new(meter: Option<&'a TcpMeter>) -> Self {
         Self {
+            meter,
             received: Cell::new(0),
             sent: Cell::new(0),
             last: Cell::new(Instant::now()),
         }
     }
 
-    fn count(&self, counter: &Cell<u64>, bytes: usize) {
-        counter.set(
-            counter
-                .get()
-                .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX)),
-        );
+    fn count_received(&self, bytes: u64) {
+        if let Some(meter) = self.meter {
+            meter.received(bytes);
+        }
+        self.count(&self.received, bytes);
+    }
+
+    fn count_sent(&self, bytes: u64) {
+        if let Some(meter) = self.meter {
+            meter.sent(bytes);
+        }
+        self.count(&self.sent, bytes);
+    }
+
+    fn count(&self, counter: &Cell<u64>, bytes: u64) {
+        counter.set(counter.get().saturating_add(bytes));
         self.last.set(Instant::now());
     }
 
@@ -124,28 +144,28 @@ impl Progress {
     }
 }
 
-async fn copy<R, W>(
+async fn copy<'a, R, W>(
     read: &mut R,
     write: &mut W,
-    progress: &Progress,
-    counter: fn(&Progress) -> &Cell<u64>,
+    progress: &Progress<'a>,
+    count_bytes: fn(&Progress<'a>, u64),
 ) -> std::io::Result<()>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let result = copy_all(read, write, progress, counter).await;
+    let result = copy_all(read, write, progress, count_bytes).await;
     // WHY: the other direction may still run; this one is told its end whatever happened.
     let deadline = Instant::now() + limits::DIAL_DEADLINE;
     let closed = timeout_at(deadline, write.shutdown()).await;
     result.and(closed.unwrap_or(Ok(())).or(Ok(())))
 }
 
-async fn copy_all<R, W>(
+async fn copy_all<'a, R, W>(
     read: &mut R,
     write: &mut W,
-    progress: &Progress,
-    counter: fn(&Progress) -> &Cell<u64>,
+    progress: &Progress<'a>,
+    count_bytes: fn(&Progress<'a>, u64),
 ) -> std::io::Result<()>
 where
     R: AsyncRead + Unpin,
@@ -160,7 +180,7 @@ where
         };
         write.write_all(filled).await?;
         write.flush().await?;
-        progress.count(counter(progress), count);
+        count_bytes(progress, u64::try_from(count).unwrap_or(u64::MAX));
         if count == size && size < largest {
             size = size.saturating_mul(2);
             buffer.resize(size, 0);

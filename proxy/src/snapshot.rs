@@ -11,6 +11,7 @@ use ravelin_runtime::tls::{self, X509Bundles};
 
 use crate::denylist::Denylist;
 use crate::identity::{OwnSvid, Peer, ServerConfigs};
+use crate::metrics::names::MeshNames;
 use crate::route::Routes;
 use crate::token::{self, TrustDomainKeys};
 
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub policies: Arc<WorkloadPolicies>,
     /// Services of the mesh.
     pub routes: Arc<Routes>,
+    /// What metrics call workloads and services.
+    pub names: Arc<MeshNames>,
     /// Revision of policies and routes.
     pub mesh_revision: u64,
     /// Sequence number of the bundle.

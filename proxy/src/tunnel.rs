@@ -14,10 +14,10 @@ use tokio::time::timeout;
 
 use crate::body::ProxyBody;
 use crate::connections::LiveConnection;
-use crate::decision_log::OpenCall;
 use crate::limits;
 use crate::live_calls::RegisteredCall;
-use crate::relay::{self, Ended};
+use crate::open_call::OpenCall;
+use crate::relay::{self, Carried, Ended};
 use crate::upgrade;
 use crate::upstream::Switched;
 use crate::worker::Worker;
@@ -83,7 +83,7 @@ impl Tunnel {
             head.headers.insert(header::CONNECTION, upgrade);
             head.headers.insert(header::UPGRADE, asked.protocol);
         }
-        self.call.answered(StatusCode::SWITCHING_PROTOCOLS);
+        self.call.switched();
         // INVARIANT: counted before the answer is out, when HTTP/1.1 lets go of the connections.
         let places = (
             self.connection.enter_tunnel(),
@@ -105,16 +105,16 @@ impl Tunnel {
         let both = async { tokio::try_join!(caller, upgraded) };
         let both = tokio::select! {
             both = timeout(limits::SWITCH_DEADLINE, both) => both,
-            code = self.cut(live.as_deref()) => return self.ended(Ended::Cut(code), 0),
+            code = self.cut(live.as_deref()) => return self.ended(Ended::Cut(code), Carried::default()),
         };
         let Ok(Ok((caller, other))) = both else {
-            return self.ended(Ended::Failed, 0);
+            return self.ended(Ended::Failed, Carried::default());
         };
         let (caller, other): (TokioIo<Upgraded>, TokioIo<Upgraded>) =
             (TokioIo::new(caller), TokioIo::new(other));
-        let (ended, carried) = relay::relay(caller, other, self.cut(live.as_deref())).await;
+        let (ended, carried) = relay::relay(caller, other, self.cut(live.as_deref()), None).await;
         drop(place);
-        self.ended(ended, carried.sent);
+        self.ended(ended, carried);
     }
 
     /// Why the tunnel has to end, once it has to.
@@ -138,8 +138,8 @@ impl Tunnel {
         }
     }
 
-    fn ended(&mut self, ended: Ended, sent: u64) {
-        self.call.count_response(sent);
+    fn ended(&mut self, ended: Ended, carried: Carried) {
+        self.call.carried(carried);
         match ended {
             Ended::Cut(code) => {
                 self.worker.metrics().refused(self.direction, code);

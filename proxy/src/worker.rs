@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::access_log::AccessLogSink;
 use crate::capture::config::CaptureConfig;
 use crate::config::ProxyConfig;
 use crate::connections::{ConnectionLine, Connections, LiveConnection};
@@ -28,8 +29,10 @@ use crate::inbound::handshakes::Handshakes;
 use crate::limits;
 use crate::listener::{self, Bound};
 use crate::metrics::Metrics;
+use crate::metrics::meter::Meters;
 use crate::snapshot::Snapshot;
 use crate::token::Tokens;
+use crate::trace::Tracer;
 use crate::upstream::balancer::Clusters;
 use crate::upstream::{Pool, Target};
 
@@ -59,6 +62,10 @@ pub struct WorkerPorts {
     pub decisions: DecisionSink,
     /// Tokens, by keys that the control thread fetches.
     pub tokens: Tokens,
+    /// Lines of the access log.
+    pub access_log: AccessLogSink,
+    /// Traces.
+    pub tracer: Tracer,
     /// Start of the drain.
     pub drain: Drain,
 }
@@ -80,6 +87,9 @@ pub struct Worker {
     authorizers: RefCell<HashMap<(SocketAddr, bool), Rc<Pool>>>,
     clusters: Clusters,
     decisions: DecisionSink,
+    access_log: AccessLogSink,
+    tracer: Tracer,
+    meters: Meters,
     tokens: Tokens,
     handshakes: Handshakes,
     call_ids: CallIds,
@@ -107,6 +117,8 @@ async fn serve(
     let worker = Rc::new(Worker::new(
         common,
         ports.decisions,
+        ports.access_log,
+        ports.tracer,
         ports.tokens,
         ports.drain.clone(),
     ));
@@ -133,7 +145,11 @@ async fn serve(
                 let snapshot = ports.snapshots.borrow_and_update().clone();
                 worker.adopt(snapshot, &ports.adopted);
             }
-            _ = judge.tick() => worker.judge(),
+            _ = judge.tick() => {
+                worker.judge();
+                worker.access_log.flush();
+                worker.meters.tidy();
+            }
             Some(question) = ports.questions.recv() => worker.answer(question),
             () = finished.as_mut() => break,
         }
@@ -142,8 +158,18 @@ async fn serve(
 }
 
 impl Worker {
-    fn new(common: Arc<Common>, decisions: DecisionSink, tokens: Tokens, drain: Drain) -> Self {
+    fn new(
+        common: Arc<Common>,
+        decisions: DecisionSink,
+        access_log: AccessLogSink,
+        tracer: Tracer,
+        tokens: Tokens,
+        drain: Drain,
+    ) -> Self {
         Self {
+            meters: Meters::new(Arc::clone(&common.metrics.series)),
+            access_log,
+            tracer,
             common,
             snapshot: RefCell::new(None),
             connections: Rc::new(Connections::default()),
@@ -204,6 +230,21 @@ impl Worker {
     /// Decision records.
     pub fn decisions(&self) -> &DecisionSink {
         &self.decisions
+    }
+
+    /// Lines of the access log.
+    pub fn access_log(&self) -> &AccessLogSink {
+        &self.access_log
+    }
+
+    /// Traces.
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
+    /// Series of calls and connections.
+    pub fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     /// TLS handshakes with peers that are under way.

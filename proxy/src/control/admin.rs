@@ -92,7 +92,10 @@ async fn ready(Extract(state): Extract<State>) -> (StatusCode, &'static str) {
 
 async fn metrics(Extract(state): Extract<State>) -> ([(&'static str, &'static str); 1], String) {
     const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([("content-type", FORMAT)], state.0.common.metrics.render())
+    (
+        [("content-type", FORMAT)],
+        state.0.common.metrics.render(state.0.common.clock.now()),
+    )
 }
 
 async fn config(Extract(state): Extract<State>) -> Json<Value> {

@@ -13,13 +13,15 @@ use ravelin_runtime::backoff::Backoff;
 use ravelin_runtime::drain::Drain;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::decision_log::CallRecord;
 use crate::jwks::{Fetchers, OriginLine, WantedKeys};
 use crate::limits;
 use crate::metrics::{self, Metrics};
 use crate::snapshot::Snapshot;
+use crate::trace::span::FinishedSpan;
 use crate::worker::{Common, Question};
 use store::Store;
 
@@ -42,6 +44,8 @@ pub struct ControlPorts {
     pub wanted_keys: watch::Sender<WantedKeys>,
     /// Keys of remote issuers.
     pub fetchers: Fetchers,
+    /// Spans of all workers, where they are exported.
+    pub spans: Option<mpsc::Receiver<FinishedSpan>>,
     /// State of the fetchers.
     pub key_origins: watch::Receiver<Vec<OriginLine>>,
     /// Start of the drain.
@@ -80,6 +84,8 @@ pub fn run(
             ports.key_origins,
             ports.drain.clone(),
         );
+        let exporting = export(&common, ports.spans);
+        let series = sweep(Arc::clone(&common));
         let control = Control {
             store: Store::new(Arc::clone(&common.clock)),
             common,
@@ -96,9 +102,44 @@ pub fn run(
             () = control.follow() => {}
             () = admin::serve(admin, state) => {}
             () = ports.fetchers.run() => {}
+            () = series => {}
+        }
+        if let Some(exporting) = exporting {
+            // WHY: a collector that does not answer must not hold up the end.
+            let _ = timeout(limits::FLUSH_DEADLINE, exporting).await;
         }
         Ok(())
     })
+}
+
+/// Lets idle series expire, also while nobody reads them.
+async fn sweep(common: Arc<Common>) {
+    let mut every = interval(limits::SERIES_SWEEP_EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        common.metrics.series.sweep(common.clock.now());
+    }
+}
+
+/// Starts the exporter of spans, which ends when the workers have ended.
+#[cfg(feature = "otel")]
+fn export(common: &Common, spans: Option<mpsc::Receiver<FinishedSpan>>) -> Option<JoinHandle<()>> {
+    let config = &common.config;
+    let (spans, endpoint) = (spans?, config.tracing.endpoint.as_ref()?);
+    match crate::trace::export::Exporter::new(endpoint, &config.name, spans, &common.metrics) {
+        Ok(exporter) => Some(tokio::spawn(exporter.run())),
+        Err(error) => {
+            tracing::error!(%error, "no spans are exported");
+            None
+        }
+    }
+}
+
+/// This build exports no spans; a configuration that asks for them is refused.
+#[cfg(not(feature = "otel"))]
+fn export(_: &Common, _: Option<mpsc::Receiver<FinishedSpan>>) -> Option<JoinHandle<()>> {
+    None
 }
 
 impl Control {

@@ -17,6 +17,7 @@ use x509_parser::prelude::FromDer;
 
 use crate::denylist::Denylist;
 use crate::identity::{IdentityError, OwnSvid, ServerConfigs};
+use crate::metrics::names::MeshNames;
 use crate::route::Routes;
 use crate::snapshot::Snapshot;
 use crate::token::TrustDomainKeys;
@@ -123,6 +124,7 @@ struct Mesh {
     files: BTreeMap<String, Vec<u8>>,
     set: MeshSet,
     routes: Arc<Routes>,
+    names: Arc<MeshNames>,
 }
 
 /// Policies as one identity is judged by them.
@@ -240,6 +242,7 @@ impl Store {
             digest: revision.digest,
             files,
             routes: Arc::new(Routes::new(&set.services)),
+            names: Arc::new(MeshNames::new(&set)),
             set,
         };
         // WHY: an identity that cannot be taken is refused by itself, and must not keep out the policies of the one in use.
@@ -408,6 +411,7 @@ impl Store {
             denylist: Arc::clone(&self.denylist),
             policies: Arc::clone(&policies.compiled),
             routes: Arc::clone(&mesh.routes),
+            names: Arc::clone(&mesh.names),
             mesh_revision: policies.revision,
             bundle_sequence: self.bundle_sequence,
         }))

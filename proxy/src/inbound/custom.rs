@@ -13,13 +13,14 @@ use tokio::time::timeout;
 use super::named;
 use super::refused::Refused;
 use crate::body::{BodySource, ReadAhead};
-use crate::decision_log::{ConnectionFacts, OpenCall, Verdict};
+use crate::decision_log::{ConnectionFacts, Verdict};
 use crate::ext_authz::{
     self, Answer, Changes, CheckError, Denial, HeaderChange, Question, RequestView,
 };
 use crate::head::HeadRefusal;
 use crate::limits;
 use crate::live_calls::JudgedBy;
+use crate::open_call::OpenCall;
 use crate::respond::Refusal;
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;

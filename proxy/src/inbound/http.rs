@@ -17,19 +17,21 @@ use super::{accept, custom, policy_connection, register, verdict};
 use crate::body::{Activity, BodySource, ProxyBody};
 use crate::config::InboundListener;
 use crate::connections::{Carried, LiveConnection};
-use crate::decision_log::{CallRecord, ConnectionFacts, OpenCall, Outcome, Verdict};
+use crate::decision_log::{CallRecord, ConnectionFacts, Outcome, Verdict};
 use crate::ext_authz::{self, HeaderChange};
 use crate::forwarded;
 use crate::head::{self, HeadRefusal};
 use crate::identity::Peer;
 use crate::limits;
 use crate::live_calls::{JudgedBy, LiveCalls, RegisteredCall};
-use crate::metrics::ConnectionCounters;
+use crate::metrics::meter::Meter;
+use crate::open_call::OpenCall;
 use crate::outbound;
 use crate::respond::{self, Form, Refusal};
 use crate::serve::{self, Version};
 use crate::snapshot::Snapshot;
 use crate::token::Headers;
+use crate::trace::span::Side;
 use crate::tunnel::{self, Asked, Tunnel};
 use crate::upstream::{Answered, Pool, Switched};
 use crate::worker::Worker;
@@ -41,7 +43,7 @@ struct PeerConnection {
     worker: Rc<Worker>,
     facts: Arc<ConnectionFacts>,
     live: Rc<LiveConnection>,
-    counters: Rc<ConnectionCounters>,
+    meter: Rc<Meter>,
     calls: Rc<LiveCalls>,
     /// None in plain text.
     client_cert: Option<HeaderValue>,
@@ -82,7 +84,7 @@ pub async fn serve(
     let connection = Rc::new(PeerConnection {
         calls,
         client_cert: peer.map(|peer| client_cert(&accepted.snapshot, peer)),
-        counters: Rc::new(worker.metrics().counters(accepted.labels("http"))),
+        meter: accepted.meter(&worker),
         application: worker.application(inbound.forward, inbound.protocol.is_http2()),
         nobody: Arc::default(),
         live: Rc::clone(registered.connection()),
@@ -117,7 +119,8 @@ impl PeerConnection {
             self.worker.now(),
             self.worker.call_id(),
         );
-        let mut open = OpenCall::open(Rc::clone(&self.worker), Rc::clone(&self.counters), record);
+        let (worker, meter) = (Rc::clone(&self.worker), Rc::clone(&self.meter));
+        let mut open = OpenCall::open(worker, meter, record, &parts, Side::Inbound);
         let form = Form::of(&parts);
         match self.judge_and_forward(parts, body, &mut open).await {
             Ok(passed) => self.answer(passed, open, form),
@@ -126,8 +129,8 @@ impl PeerConnection {
     }
 
     fn answer(&self, passed: Passed, mut open: OpenCall, form: Form) -> Response<ProxyBody> {
+        open.answered(&passed.answered);
         let (mut head, incoming) = passed.answered.response.into_parts();
-        open.answered(head.status);
         head::remove_response_hops(&mut head.headers);
         // WHY: the code of a refusal is the proxy's own word.
         head.headers.remove(respond::CODE_HEADER);
@@ -166,7 +169,7 @@ impl PeerConnection {
     fn refuse(&self, refused: &Refused, mut open: OpenCall, form: Form) -> Response<ProxyBody> {
         let refusal = refused.refusal;
         self.worker.metrics().refused("inbound", refusal.code);
-        open.refused(form.status(refusal.status));
+        open.refused(form.status(refusal.status), refusal.code);
         if let Some(record) = open.record()
             && record.verdict.code.is_empty()
         {
@@ -185,6 +188,7 @@ impl PeerConnection {
             None => respond::answer(form, refusal, refused.line()),
         };
         let (parts, body) = response.into_parts();
+        open.read_grpc_status(&parts.headers);
         Response::from_parts(parts, body.with_call(open))
     }
 
@@ -202,6 +206,7 @@ impl PeerConnection {
         let wanted = Asked::take(&mut parts);
         let call_id = serve::request_id(&mut parts.headers, || worker.call_id());
         note_head(open, &parts, &checked.host, call_id);
+        open.begin_trace(&mut parts.headers);
         parts.headers.insert(header::HOST, checked.host.clone());
         let mut judged = JudgedBy {
             connection,
@@ -211,6 +216,7 @@ impl PeerConnection {
         };
         note_path(open, &judged.path);
         let body = BodySource::new(body);
+        open.count_request(body.counts());
         let asked = self.custom(&snapshot, &parts, &judged);
         let permitted = custom::check(
             worker,
@@ -402,7 +408,6 @@ fn note_head(open: &mut OpenCall, parts: &Parts, host: &HeaderValue, call_id: He
         record.host = Some(host.clone());
         parts.uri.path().clone_into(&mut record.path);
         record.call_id = call_id;
-        record.trace_id = trace_id(parts);
     });
 }
 
@@ -412,16 +417,4 @@ fn note_path(open: &mut OpenCall, path: &NormalizedPath) {
             record.raw_path = std::mem::replace(&mut record.path, path.path().to_owned());
         }
     });
-}
-
-/// The trace id of a well-formed `traceparent` (W3C Trace Context).
-fn trace_id(parts: &Parts) -> String {
-    parts
-        .headers
-        .get("traceparent")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split('-').nth(1))
-        .filter(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
-        .map(str::to_owned)
-        .unwrap_or_default()
 }

@@ -25,7 +25,8 @@ use crate::connections::{Carried, Direction, NewConnection, Registered};
 use crate::decision_log::{CallRecord, ConnectionFacts, Outcome, Verdict};
 use crate::identity::Peer;
 use crate::limits;
-use crate::metrics::CallLabels;
+use crate::metrics::labels::{Edge, Reporter};
+use crate::metrics::meter::Meter;
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;
 use stream::PeerStream;
@@ -42,21 +43,22 @@ struct Accepted {
 }
 
 impl Accepted {
-    /// The labels of its metrics.
-    fn labels(&self, request_protocol: &'static str) -> CallLabels {
-        CallLabels {
-            reporter: "destination",
-            source_principal: self.facts.peer.clone(),
-            destination_principal: self.facts.workload.clone(),
-            destination_service: String::new(),
-            request_protocol,
-            response_code: 0,
-            connection_security_policy: if self.peer.is_some() {
-                "mutual_tls"
-            } else {
-                "none"
-            },
-        }
+    /// Counts its calls in the series of the two workloads.
+    fn meter(&self, worker: &Worker) -> Rc<Meter> {
+        let snapshot = &self.snapshot;
+        let (names, own) = (&snapshot.names, &snapshot.workload);
+        let listener = self.facts.local.map_or(0, |local| local.port());
+        let service = names
+            .own_service(own, listener)
+            .or_else(|| names.own_service(own, self.facts.port));
+        let source = self.peer.as_ref().map(|peer| names.workload(peer.id()));
+        worker.meters().meter(&Edge {
+            reporter: Reporter::Destination,
+            source: source.as_deref(),
+            destination: Some(&names.workload(own)),
+            service: service.map(Arc::as_ref),
+            is_mutual_tls: self.peer.is_some(),
+        })
     }
 }
 
@@ -141,6 +143,7 @@ async fn accept(
         protocol,
         source: Some(source),
         port: inbound.forward.port(),
+        local: stream.socket().local_addr().ok(),
         destination: Some(local_address(inbound, &stream)),
         sni: text(stream.tls().and_then(|tls| tls.server_name())),
     };

@@ -11,7 +11,9 @@ use super::{Accepted, accept, custom, policy_connection, register, verdict};
 use crate::config::InboundListener;
 use crate::connections::Carried;
 use crate::decision_log::{CallRecord, Outcome, Verdict};
+use crate::open_tcp::OpenTcp;
 use crate::relay;
+use crate::trace::span::Side;
 use crate::upstream::dial;
 use crate::worker::Worker;
 
@@ -28,24 +30,32 @@ pub async fn serve(
     let connection = policy_connection(&inbound, &accepted, source);
     let started = tokio::time::Instant::now();
     let mut record = CallRecord::new(Arc::clone(&accepted.facts), worker.now(), worker.call_id());
+    let open = |meter| {
+        let (worker, facts) = (Rc::clone(&worker), Arc::clone(&accepted.facts));
+        OpenTcp::open(worker, Side::Inbound, facts, meter)
+    };
     record.verdict = judge(&worker, &accepted, &connection).await;
     if !record.verdict.is_allowed {
         worker.metrics().refused("inbound", record.verdict.code);
         record.outcome = Outcome::Completed;
+        open(None).failed(record.verdict.code);
         worker.decisions().write(record);
         return;
     }
     let registered = register(&worker, &accepted, "tcp", source, Carried::Tcp(connection));
-    let counters = worker.metrics().tcp(&accepted.labels("tcp"));
+    let mut open = open(Some(&accepted.meter(&worker)));
     match dial::tcp(inbound.forward).await {
         Err(error) => {
             tracing::warn!(%error, "the application cannot be reached");
             record.outcome = Outcome::Failed;
+            open.failed("upstream_unreachable");
         }
         Ok(application) => {
             let cut = registered.connection().ended();
-            let (ended, carried) = relay::relay(accepted.stream, application, cut).await;
-            counters.count(carried.sent, carried.received);
+            open.reached(inbound.forward, None);
+            let relayed = relay::relay(accepted.stream, application, cut, open.meter());
+            let (ended, carried) = relayed.await;
+            open.ended(ended, carried);
             record.outcome = ended.outcome();
             if let relay::Ended::Cut(code) = ended {
                 worker.metrics().refused("inbound", code);

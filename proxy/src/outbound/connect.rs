@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -13,10 +13,12 @@ use tokio::time::timeout;
 
 use super::{Caller, refuse};
 use crate::body::ProxyBody;
-use crate::decision_log::{CallRecord, OpenCall, Outcome};
+use crate::decision_log::{CallRecord, Outcome};
 use crate::head::{self, HeadRefusal};
+use crate::open_call::OpenCall;
 use crate::respond::{Form, Refusal};
 use crate::route::{Addressed, Route};
+use crate::trace::span::Side;
 use crate::{limits, outbound};
 
 /// True for a CONNECT; one that carries an upgrade over HTTP/2 (RFC 8441) is a call like others.
@@ -28,13 +30,22 @@ pub(super) fn is_asked(request: &Request<Incoming>) -> bool {
 pub(super) fn open(caller: &Rc<Caller>, mut request: Request<Incoming>) -> Response<ProxyBody> {
     let worker = &caller.worker;
     let record = CallRecord::new(Arc::clone(&caller.facts), worker.now(), worker.call_id());
-    let mut open = OpenCall::open(Rc::clone(worker), caller.unrouted(), record);
+    let unrouted = Rc::clone(&caller.unrouted);
+    let mut open = OpenCall::open(
+        Rc::clone(worker),
+        unrouted,
+        record,
+        &request,
+        Side::Outbound,
+    );
     let (target, route) = match find(caller, &request, &mut open) {
         Ok(found) => found,
         Err(refusal) => return refuse(caller, refusal, open, Form::Http),
     };
-    open.count_with(caller.counters(&route));
-    open.answered(StatusCode::OK);
+    if let Some(snapshot) = worker.snapshot() {
+        open.routed(&route, caller.meter(&snapshot, &route));
+    }
+    open.granted();
     open.ended(Outcome::Completed);
     let upgrade = hyper::upgrade::on(&mut request);
     let addressed = Addressed::Service(target.into());

@@ -19,10 +19,14 @@ use tokio::time::timeout;
 use crate::begun::Begun;
 use crate::body::{Activity, BodySource, ProxyBody};
 use crate::connections::{Carried, Direction, LiveConnection, NewConnection, Registered};
-use crate::decision_log::{CallRecord, ConnectionFacts, OpenCall, Outcome, Verdict};
-use crate::metrics::{CallLabels, ConnectionCounters};
+use crate::decision_log::{CallRecord, ConnectionFacts, Outcome, Verdict};
+use crate::metrics::labels::{Edge, Reporter};
+use crate::metrics::meter::Meter;
+use crate::open_call::OpenCall;
 use crate::respond::{self, Form, Refusal};
 use crate::route::{Addressed, Route};
+use crate::snapshot::Snapshot;
+use crate::trace::span::Side;
 use crate::tunnel::{self, Asked, Tunnel};
 use crate::upstream::dial::DialError;
 use crate::upstream::{Answered, SendError};
@@ -35,7 +39,9 @@ struct Caller {
     addressed: Addressed,
     facts: Arc<ConnectionFacts>,
     connection: Rc<LiveConnection>,
-    counters: std::cell::RefCell<Vec<(Arc<Route>, Rc<ConnectionCounters>)>>,
+    /// Of calls that have no route (yet).
+    unrouted: Rc<Meter>,
+    meters: std::cell::RefCell<Vec<(Arc<Route>, Rc<Meter>)>>,
 }
 
 /// A call that went through, and what its answer needs.
@@ -62,8 +68,9 @@ where
         own_expires_at: None,
         carried: Carried::Unjudged,
     });
-    let workload = worker
-        .snapshot()
+    let snapshot = worker.snapshot();
+    let workload = snapshot
+        .as_ref()
         .map(|snapshot| snapshot.workload.to_string())
         .unwrap_or_default();
     let caller = Rc::new(Caller {
@@ -74,7 +81,8 @@ where
             ..ConnectionFacts::default()
         }),
         connection: Rc::clone(registered.connection()),
-        counters: std::cell::RefCell::new(Vec::new()),
+        unrouted: meter(&worker, snapshot.as_deref(), None),
+        meters: std::cell::RefCell::new(Vec::new()),
         addressed,
         worker,
     });
@@ -119,7 +127,8 @@ async fn call(caller: Rc<Caller>, request: Request<Incoming>) -> Response<ProxyB
         caller.worker.now(),
         caller.worker.call_id(),
     );
-    let mut open = OpenCall::open(Rc::clone(&caller.worker), caller.unrouted(), record);
+    let (worker, unrouted) = (Rc::clone(&caller.worker), Rc::clone(&caller.unrouted));
+    let mut open = OpenCall::open(worker, unrouted, record, &parts, Side::Outbound);
     let form = Form::of(&parts);
     match forward(&caller, &mut parts, body, &mut open).await {
         Ok(passed) => answer(&caller, passed, open, form),
@@ -128,8 +137,8 @@ async fn call(caller: Rc<Caller>, request: Request<Incoming>) -> Response<ProxyB
 }
 
 fn answer(caller: &Caller, passed: Passed, mut open: OpenCall, form: Form) -> Response<ProxyBody> {
+    open.answered(&passed.answered);
     let (mut head, incoming) = passed.answered.response.into_parts();
-    open.answered(head.status);
     head::remove_response_hops(&mut head.headers);
     if let Some(asked) = passed.asked {
         if let Some(other) = passed.answered.switched {
@@ -157,7 +166,7 @@ fn refuse(
     form: Form,
 ) -> Response<ProxyBody> {
     caller.worker.metrics().refused("outbound", refusal.code);
-    open.refused(form.status(refusal.status));
+    open.refused(form.status(refusal.status), refusal.code);
     // WHY: only a considered No is a decision; a peer that is down is not.
     if is_decision(refusal)
         && let Some(record) = open.record()
@@ -173,6 +182,7 @@ fn refuse(
         };
     }
     let (parts, body) = respond::refuse(form, refusal).into_parts();
+    open.read_grpc_status(&parts.headers);
     Response::from_parts(parts, body.with_call(open))
 }
 
@@ -188,6 +198,7 @@ async fn forward(
 ) -> Result<Passed, Refusal> {
     let worker = &caller.worker;
     let checked = head::check(parts)?;
+    open.begin_trace(&mut parts.headers);
     let asked = Asked::take(parts);
     if let Some(record) = open.record() {
         record.method = Some(parts.method.clone());
@@ -202,7 +213,7 @@ async fn forward(
         .routes
         .meant(&caller.addressed, checked.host())
         .ok_or_else(Refusal::no_route)?;
-    open.count_with(caller.counters(route));
+    open.routed(route, caller.meter(&snapshot, route));
     // WHY: the path is judged where it is served, by the workload's own policies; here it only leaves absolute form.
     parts.uri = serve::origin_form(&parts.uri).ok_or(head::HeadRefusal::TargetForm)?;
     parts.headers.insert(header::HOST, checked.host);
@@ -214,6 +225,7 @@ async fn forward(
         return Err(Refusal::body_too_large().closing());
     }
     let source = BodySource::new(body);
+    open.count_request(source.counts());
     let cluster = worker.clusters().of(route);
     let answered = cluster
         .send(worker, parts, &source)
@@ -248,46 +260,38 @@ pub fn refusal(error: &SendError, body: &BodySource) -> Refusal {
 }
 
 impl Caller {
-    /// The series of calls that have no route (yet).
-    fn unrouted(&self) -> Rc<ConnectionCounters> {
-        Rc::new(
-            self.worker
-                .metrics()
-                .counters(self.labels(String::new(), String::new())),
-        )
-    }
-
-    fn counters(&self, route: &Arc<Route>) -> Rc<ConnectionCounters> {
-        let mut known = self.counters.borrow_mut();
-        if let Some((_, counters)) = known.iter().find(|(known, _)| Arc::ptr_eq(known, route)) {
-            return Rc::clone(counters);
+    fn meter(&self, snapshot: &Snapshot, route: &Arc<Route>) -> Rc<Meter> {
+        let mut known = self.meters.borrow_mut();
+        if let Some((_, meter)) = known.iter().find(|(known, _)| Arc::ptr_eq(known, route)) {
+            return Rc::clone(meter);
         }
-        let principal = route
-            .expected
-            .first()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        let counters = Rc::new(
-            self.worker
-                .metrics()
-                .counters(self.labels(route.service.clone(), principal)),
-        );
+        let meter = meter(&self.worker, Some(snapshot), Some(route));
         if known.len() >= limits::ROUTES_PER_CONNECTION_MAX {
             known.clear();
         }
-        known.push((Arc::clone(route), Rc::clone(&counters)));
-        counters
+        known.push((Arc::clone(route), Rc::clone(&meter)));
+        meter
     }
+}
 
-    fn labels(&self, service: String, principal: String) -> CallLabels {
-        CallLabels {
-            reporter: "source",
-            source_principal: self.facts.workload.clone(),
-            destination_principal: principal,
-            destination_service: service,
-            request_protocol: "http",
-            response_code: 0,
-            connection_security_policy: "mutual_tls",
-        }
-    }
+/// Counts calls of the application to a service; without a route, those that have none.
+pub(crate) fn meter(
+    worker: &Worker,
+    snapshot: Option<&Snapshot>,
+    route: Option<&Route>,
+) -> Rc<Meter> {
+    let names = snapshot.map(|snapshot| &snapshot.names);
+    let source = snapshot.map(|snapshot| snapshot.names.workload(&snapshot.workload));
+    let expected = route.and_then(|route| route.expected.first());
+    let destination = names.zip(expected).map(|(names, id)| names.workload(id));
+    let service = names
+        .zip(route)
+        .and_then(|(names, route)| names.service(&route.service));
+    worker.meters().meter(&Edge {
+        reporter: Reporter::Source,
+        source: source.as_deref(),
+        destination: destination.as_deref(),
+        service: service.map(Arc::as_ref),
+        is_mutual_tls: true,
+    })
 }

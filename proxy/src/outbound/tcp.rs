@@ -11,10 +11,11 @@ use tokio_rustls::client::TlsStream;
 use crate::connections::{Carried, Direction, NewConnection};
 use crate::decision_log::{CallRecord, ConnectionFacts, Outcome, Verdict};
 use crate::identity::Peer;
-use crate::metrics::CallLabels;
+use crate::open_tcp::OpenTcp;
 use crate::relay;
 use crate::route::{Addressed, Route};
 use crate::snapshot::Snapshot;
+use crate::trace::span::Side;
 use crate::upstream::dial::{self, DialError};
 use crate::worker::Worker;
 
@@ -30,29 +31,31 @@ where
         worker.metrics().refused("outbound", "not_ready");
         return;
     };
+    let facts = Arc::new(ConnectionFacts {
+        workload: snapshot.workload.to_string(),
+        protocol: "tcp",
+        source: Some(source),
+        ..ConnectionFacts::default()
+    });
+    let opened = |meter| {
+        let (worker, facts) = (Rc::clone(&worker), Arc::clone(&facts));
+        OpenTcp::open(worker, Side::Outbound, facts, meter)
+    };
     let Some(route) = snapshot.routes.meant(&addressed, "").cloned() else {
-        refused(
-            &worker,
-            &snapshot,
-            source,
-            "no_route",
-            "no service of the mesh has this host and port",
-        );
+        opened(None).failed("no_route");
+        refused(&worker, &snapshot, &facts, "no_route");
         return;
     };
     let (peer_stream, peer) = match dial(&worker, &snapshot, &route).await {
         Ok(dialled) => dialled,
         Err(error) => {
             tracing::warn!(service = route.service, %error, "service cannot be reached");
+            let mut open = opened(None).routed(&route);
             if error.is_untrusted() {
-                refused(
-                    &worker,
-                    &snapshot,
-                    source,
-                    "peer_untrusted",
-                    "the endpoint's identity is not the expected one",
-                );
+                open.failed("peer_untrusted");
+                refused(&worker, &snapshot, &facts, "peer_untrusted");
             } else {
+                open.failed("upstream_unreachable");
                 worker.metrics().refused("outbound", "upstream_unreachable");
             }
             return;
@@ -71,18 +74,13 @@ where
         carried: Carried::OutboundTcp,
     });
     worker.judge_one(registered.connection());
-    let counters = worker.metrics().tcp(&CallLabels {
-        reporter: "source",
-        source_principal: snapshot.workload.to_string(),
-        destination_principal: peer.id().to_string(),
-        destination_service: route.service.clone(),
-        request_protocol: "tcp",
-        response_code: 0,
-        connection_security_policy: "mutual_tls",
-    });
+    let meter = super::meter(&worker, Some(&snapshot), Some(&route));
+    let mut open = opened(Some(&meter)).routed(&route);
+    let address = peer_stream.get_ref().0.peer_addr();
+    open.reached(address.unwrap_or(source), Some(&peer));
     let cut = registered.connection().ended();
-    let (ended, carried) = relay::relay(stream, peer_stream, cut).await;
-    counters.count(carried.sent, carried.received);
+    let (ended, carried) = relay::relay(stream, peer_stream, cut, open.meter()).await;
+    open.ended(ended, carried);
     tracing::debug!(?ended, service = route.service, "tcp connection ended");
 }
 
@@ -94,9 +92,7 @@ async fn dial(
     let mut last = DialError::NoEndpoint;
     let cluster = worker.clusters().of(route);
     for pool in cluster.order() {
-        let Some(address) = pool.peer_address() else {
-            continue;
-        };
+        let address = pool.address();
         let config = worker.client_config(snapshot, &route.expected, &[])?;
         match dial::tls(address, config).await {
             Ok((stream, peer)) if !snapshot.is_denied(&peer, worker.now()) => {
@@ -112,18 +108,15 @@ async fn dial(
 fn refused(
     worker: &Rc<Worker>,
     snapshot: &Snapshot,
-    source: SocketAddr,
+    facts: &Arc<ConnectionFacts>,
     code: &'static str,
-    reason: &str,
 ) {
     worker.metrics().refused("outbound", code);
-    let facts = Arc::new(ConnectionFacts {
-        workload: snapshot.workload.to_string(),
-        protocol: "tcp",
-        source: Some(source),
-        ..ConnectionFacts::default()
-    });
-    let mut record = CallRecord::new(facts, worker.now(), worker.call_id());
+    let reason = match code {
+        "no_route" => "no service of the mesh has this host and port",
+        _ => "the endpoint's identity is not the expected one",
+    };
+    let mut record = CallRecord::new(Arc::clone(facts), worker.now(), worker.call_id());
     record.verdict = Verdict {
         code,
         revision: snapshot.mesh_revision,

@@ -102,6 +102,8 @@ pub struct Answered {
     pub peer: Option<Rc<Peer>>,
     /// Where the answer is 101: what comes after it. An HTTP/2 server's 200 to an extended CONNECT has that form too.
     pub switched: Option<Switched>,
+    /// Where the other end listens.
+    pub address: SocketAddr,
 }
 
 /// The other end of a tunnel.
@@ -139,11 +141,12 @@ impl Pool {
         })
     }
 
-    /// The peer's inbound listener; none for the application.
-    pub fn peer_address(&self) -> Option<SocketAddr> {
+    /// Where its connections go.
+    pub fn address(&self) -> SocketAddr {
         match &self.target {
-            Target::Application { .. } | Target::Authorizer { .. } => None,
-            Target::Peer { address, .. } => Some(*address),
+            Target::Application { address, .. }
+            | Target::Authorizer { address, .. }
+            | Target::Peer { address, .. } => *address,
         }
     }
 
@@ -185,7 +188,7 @@ impl Pool {
                     (is_reused, self.send_on_one(idle, head, body).await?)
                 }
                 Ready::Many(shared, is_reused) => {
-                    let tried = Self::send_on_many(&shared, head, body).await?;
+                    let tried = self.send_on_many(&shared, head, body).await?;
                     if tried.is_err() {
                         self.shared.forget(&shared);
                     }
@@ -231,6 +234,7 @@ impl Pool {
                 response,
                 lease: None,
                 peer,
+                address: self.address(),
                 switched: Some(Switched {
                     upgraded,
                     live: idle.live,
@@ -249,12 +253,14 @@ impl Pool {
             response,
             lease,
             peer,
+            address: self.address(),
             switched: None,
         }))
     }
 
     /// One try over HTTP/2.
     async fn send_on_many(
+        &self,
         shared: &Shared,
         head: &Parts,
         body: &Rc<BodySource>,
@@ -284,6 +290,7 @@ impl Pool {
                 response,
                 lease: None,
                 peer,
+                address: self.address(),
                 switched: Some(Switched {
                     upgraded,
                     live: shared.live.clone(),
@@ -295,6 +302,7 @@ impl Pool {
             response,
             lease: Some(Lease::of_stream(place)),
             peer,
+            address: self.address(),
             switched: None,
         }))
     }

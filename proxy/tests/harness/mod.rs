@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use ravelin_policies::{SourceFile, set_digest};
 use ravelin_proto::pb::ravelin::v1 as pb;
 use ravelin_proxy::{Proxy, ProxyConfig, ProxyError};
-use ravelin_runtime::clock::SystemClock;
+use ravelin_runtime::clock::{SharedClock, SystemClock};
 use ravelin_runtime::crypto::JwsSigner;
 use ravelin_runtime::drain::Drain;
 
@@ -39,9 +39,19 @@ pub struct RunningProxy {
 }
 
 impl RunningProxy {
+    /// Without an access log, unless the configuration has its own.
     pub fn start(config: &str) -> Self {
-        let config: ProxyConfig = toml::from_str(config).unwrap();
-        let proxy = Proxy::bind(config, SystemClock::shared()).unwrap();
+        Self::start_at(config, SystemClock::shared())
+    }
+
+    pub fn start_at(config: &str, clock: SharedClock) -> Self {
+        let quiet = if config.contains("access_log") {
+            ""
+        } else {
+            "access_log = { to = 'off' }\n"
+        };
+        let config: ProxyConfig = toml::from_str(&format!("{quiet}{config}")).unwrap();
+        let proxy = Proxy::bind(config, clock).unwrap();
         let drain = Drain::new();
         let child = drain.clone();
         Self {
@@ -206,7 +216,7 @@ impl Mesh {
     /// With further top-level lines in the configuration of inventory's proxy.
     pub async fn start_with(lines: &str) -> Self {
         let app = App::http().await;
-        Self::start_before(app, "http", lines).await
+        Self::start_before(app, "http", lines, "").await
     }
 
     /// With another application behind inventory's proxy, and what it speaks.
@@ -215,10 +225,11 @@ impl Mesh {
             address,
             calls: Arc::default(),
         };
-        Self::start_before(app, protocol, lines).await
+        Self::start_before(app, protocol, lines, "").await
     }
 
-    async fn start_before(app: App, protocol: &str, lines: &str) -> Self {
+    /// The same with further top-level lines in the configuration of orders' proxy.
+    pub async fn start_before(app: App, protocol: &str, lines: &str, orders: &str) -> Self {
         ravelin_runtime::crypto::install();
         let folder = tempfile::tempdir().unwrap();
         let agent = Agent::start(folder.path());
@@ -251,6 +262,7 @@ impl Mesh {
             r#"
             name = "orders"
             agent_socket = "{socket}"
+            {orders}
             workers = 2
             outbound = "127.0.0.1:0"
             admin = "127.0.0.1:0"

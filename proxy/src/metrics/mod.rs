@@ -1,38 +1,27 @@
-//! Counters in Istio's names. A connection resolves its series once; a call then costs atomic additions only.
+//! What the proxy counts. Calls and connections in Istio's names (`series`, `meter`); everything else in a registry.
+//!
+//! Reading happens on the control thread and never waits for, or holds up, a worker.
 
-use std::cell::RefCell;
+pub mod cells;
+mod exposition;
+pub mod flags;
+pub mod labels;
+pub mod meter;
+pub mod names;
+pub mod series;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
+use ravelin_proto::time::Timestamp;
 
 use crate::jwks::metrics::JwksMetrics;
-
-/// Labels of the request metrics.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct CallLabels {
-    /// `source` or `destination`.
-    pub reporter: &'static str,
-    /// SPIFFE ID of the caller.
-    pub source_principal: String,
-    /// SPIFFE ID of the one that is called.
-    pub destination_principal: String,
-    /// Service, where the caller's side knows it.
-    pub destination_service: String,
-    /// `http` or `tcp`.
-    pub request_protocol: &'static str,
-    /// Status; 0 where none was given.
-    pub response_code: u16,
-    /// `mutual_tls` or `none`.
-    pub connection_security_policy: &'static str,
-}
+use series::SeriesStore;
 
 /// Labels of a refusal.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -70,19 +59,22 @@ pub struct DirectionLabels {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    requests: Family<CallLabels, Counter>,
-    durations: Family<CallLabels, Buckets>,
-    response_bytes: Family<CallLabels, Counter>,
     refusals: Family<RefusalLabels, Counter>,
     dry_runs: Family<DryRunLabels, Counter>,
     customs: Family<CustomLabels, Counter>,
-    tcp_opened: Family<CallLabels, Counter>,
-    tcp_closed: Family<CallLabels, Counter>,
-    tcp_sent: Family<CallLabels, Counter>,
-    tcp_received: Family<CallLabels, Counter>,
     connections: Family<DirectionLabels, Gauge>,
+    /// Series of calls and TCP connections.
+    pub series: Arc<SeriesStore>,
+    series_now: Gauge,
+    series_refused: Counter,
     /// Decision records that did not fit the queue.
     pub decisions_lost: Counter,
+    /// Lines of the access log that did not fit its queue or could not be written.
+    pub access_log_lost: Counter,
+    /// Spans that did not fit the queue or that no collector took.
+    pub spans_lost: Counter,
+    /// Spans that a collector took.
+    pub spans_exported: Counter,
     /// Requests that were sent again because they had not been processed.
     pub retries: Counter,
     /// Mesh revision in use.
@@ -106,18 +98,17 @@ impl Metrics {
     pub fn new() -> Arc<Self> {
         let mut metrics = Self {
             registry: Registry::default(),
-            requests: Family::default(),
-            durations: Family::default(),
-            response_bytes: Family::default(),
             refusals: Family::default(),
             dry_runs: Family::default(),
             customs: Family::default(),
-            tcp_opened: Family::default(),
-            tcp_closed: Family::default(),
-            tcp_sent: Family::default(),
-            tcp_received: Family::default(),
             connections: Family::default(),
+            series: SeriesStore::new(),
+            series_now: Gauge::default(),
+            series_refused: Counter::default(),
             decisions_lost: Counter::default(),
+            access_log_lost: Counter::default(),
+            spans_lost: Counter::default(),
+            spans_exported: Counter::default(),
             retries: Counter::default(),
             mesh_revision: Gauge::default(),
             bundle_sequence: Gauge::default(),
@@ -128,6 +119,7 @@ impl Metrics {
             jwks: JwksMetrics::default(),
         };
         metrics.register_calls();
+        metrics.register_loss();
         metrics.register_state();
         metrics.jwks.register(&mut metrics.registry);
         Arc::new(metrics)
@@ -135,37 +127,6 @@ impl Metrics {
 
     fn register_calls(&mut self) {
         let registry = &mut self.registry;
-        registry.register("istio_requests", "Calls", self.requests.clone());
-        registry.register(
-            "istio_request_duration_milliseconds",
-            "Time from head to end",
-            self.durations.clone(),
-        );
-        registry.register(
-            "istio_response_body_bytes",
-            "Bytes of response bodies",
-            self.response_bytes.clone(),
-        );
-        registry.register(
-            "istio_tcp_connections_opened",
-            "TCP connections",
-            self.tcp_opened.clone(),
-        );
-        registry.register(
-            "istio_tcp_connections_closed",
-            "TCP connections that ended",
-            self.tcp_closed.clone(),
-        );
-        registry.register(
-            "istio_tcp_sent_bytes",
-            "Bytes to the caller",
-            self.tcp_sent.clone(),
-        );
-        registry.register(
-            "istio_tcp_received_bytes",
-            "Bytes from the caller",
-            self.tcp_received.clone(),
-        );
         registry.register(
             "ravelin_proxy_refusals",
             "Refused calls and connections",
@@ -186,10 +147,39 @@ impl Metrics {
             "Requests sent again, not having been processed",
             self.retries.clone(),
         );
+    }
+
+    fn register_loss(&mut self) {
+        let registry = &mut self.registry;
         registry.register(
             "ravelin_proxy_decisions_lost",
             "Decision records that were lost",
             self.decisions_lost.clone(),
+        );
+        registry.register(
+            "ravelin_proxy_access_log_lost",
+            "Lines of the access log that were lost",
+            self.access_log_lost.clone(),
+        );
+        registry.register(
+            "ravelin_proxy_spans_lost",
+            "Spans that were lost",
+            self.spans_lost.clone(),
+        );
+        registry.register(
+            "ravelin_proxy_spans_exported",
+            "Spans that a collector took",
+            self.spans_exported.clone(),
+        );
+        registry.register(
+            "ravelin_proxy_series",
+            "Series of calls and TCP connections",
+            self.series_now.clone(),
+        );
+        registry.register(
+            "ravelin_proxy_series_refused",
+            "Series that were counted in the overflow series for want of room",
+            self.series_refused.clone(),
         );
     }
 
@@ -232,12 +222,24 @@ impl Metrics {
         );
     }
 
-    /// The text exposition.
-    pub fn render(&self) -> String {
+    /// The text exposition, without series that have expired by `now`.
+    pub fn render(&self, now: Timestamp) -> String {
+        const END: &str = "# EOF\n";
+        self.series.sweep(now);
+        set(
+            &self.series_now,
+            u64::try_from(self.series.len()).unwrap_or(u64::MAX),
+        );
+        raise_to(&self.series_refused, self.series.refused());
         let mut text = String::new();
         if encode(&mut text, &self.registry).is_err() {
             text.clear();
         }
+        if text.ends_with(END) {
+            text.truncate(text.len().saturating_sub(END.len()));
+        }
+        exposition::write(&mut text, &self.series.view());
+        text.push_str(END);
         text
     }
 
@@ -270,25 +272,6 @@ impl Metrics {
         gauge.inc();
         OpenGauge(gauge)
     }
-
-    /// The series of one connection.
-    pub fn counters(self: &Arc<Self>, labels: CallLabels) -> ConnectionCounters {
-        ConnectionCounters {
-            metrics: Arc::clone(self),
-            labels,
-            series: RefCell::new(Vec::new()),
-        }
-    }
-
-    /// The series of one TCP connection, whose opening is counted here.
-    pub fn tcp(&self, labels: &CallLabels) -> TcpCounters {
-        self.tcp_opened.get_or_create(labels).inc();
-        TcpCounters {
-            closed: self.tcp_closed.get_or_create_owned(labels),
-            sent: self.tcp_sent.get_or_create_owned(labels),
-            received: self.tcp_received.get_or_create_owned(labels),
-        }
-    }
 }
 
 /// Counts one connection down when it ends.
@@ -298,139 +281,6 @@ pub struct OpenGauge(Gauge);
 impl Drop for OpenGauge {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// Counters of one TCP connection; its end is counted on drop.
-#[derive(Debug)]
-pub struct TcpCounters {
-    closed: Counter,
-    sent: Counter,
-    received: Counter,
-}
-
-impl TcpCounters {
-    /// Counts bytes to and from the caller.
-    pub fn count(&self, sent: u64, received: u64) {
-        self.sent.inc_by(sent);
-        self.received.inc_by(received);
-    }
-}
-
-impl Drop for TcpCounters {
-    fn drop(&mut self) {
-        self.closed.inc();
-    }
-}
-
-/// The resolved series of one connection, by status.
-#[derive(Debug)]
-pub struct ConnectionCounters {
-    metrics: Arc<Metrics>,
-    labels: CallLabels,
-    series: RefCell<Vec<CallSeries>>,
-}
-
-#[derive(Debug)]
-struct CallSeries {
-    status: u16,
-    calls: Counter,
-    durations: Buckets,
-    response_bytes: Counter,
-}
-
-impl ConnectionCounters {
-    /// Counts one call that is over.
-    pub fn count_call(&self, status: u16, latency: Duration, response_bytes: u64) {
-        let mut series = self.series.borrow_mut();
-        if let Some(known) = series.iter().find(|known| known.status == status) {
-            known.count(latency, response_bytes);
-            return;
-        }
-        let labels = CallLabels {
-            response_code: status,
-            ..self.labels.clone()
-        };
-        let resolved = CallSeries {
-            status,
-            calls: self.metrics.requests.get_or_create_owned(&labels),
-            durations: self.metrics.durations.get_or_create_owned(&labels),
-            response_bytes: self.metrics.response_bytes.get_or_create_owned(&labels),
-        };
-        resolved.count(latency, response_bytes);
-        series.push(resolved);
-    }
-}
-
-impl CallSeries {
-    fn count(&self, latency: Duration, response_bytes: u64) {
-        self.calls.inc();
-        self.durations.observe(latency);
-        self.response_bytes.inc_by(response_bytes);
-    }
-}
-
-/// A histogram of milliseconds without a lock.
-#[derive(Clone, Debug, Default)]
-pub struct Buckets(Arc<BucketCells>);
-
-#[derive(Debug, Default)]
-struct BucketCells {
-    counts: [AtomicU64; BOUNDS.len()],
-    sum_micros: AtomicU64,
-}
-
-const BOUNDS: [f64; 14] = [
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    25.0,
-    50.0,
-    100.0,
-    250.0,
-    500.0,
-    1000.0,
-    5000.0,
-    30000.0,
-    f64::MAX,
-];
-
-impl Buckets {
-    fn observe(&self, latency: Duration) {
-        let millis = latency.as_secs_f64() * 1000.0;
-        let cell = BOUNDS
-            .iter()
-            .zip(&self.0.counts)
-            .find(|(bound, _)| millis <= **bound);
-        if let Some((_, cell)) = cell {
-            cell.fetch_add(1, Ordering::Relaxed);
-        }
-        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        self.0.sum_micros.fetch_add(micros, Ordering::Relaxed);
-    }
-}
-
-impl TypedMetric for Buckets {
-    const TYPE: MetricType = MetricType::Histogram;
-}
-
-impl EncodeMetric for Buckets {
-    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let buckets: Vec<(f64, u64)> = BOUNDS
-            .iter()
-            .zip(&self.0.counts)
-            .map(|(bound, cell)| (*bound, cell.load(Ordering::Relaxed)))
-            .collect();
-        let sum =
-            Duration::from_micros(self.0.sum_micros.load(Ordering::Relaxed)).as_secs_f64() * 1000.0;
-        let count = buckets.iter().map(|(_, count)| count).sum();
-        encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
-    }
-
-    fn metric_type(&self) -> MetricType {
-        Self::TYPE
     }
 }
 
