@@ -75,10 +75,13 @@ fn the_rules_are_printed_and_the_same_rules_are_applied_and_undone() {
     );
 }
 
+/// Name, configuration, arguments, what the stand-in does, exit code, what is said.
+type Row<'a> = (&'a str, &'a str, &'a [&'a str], &'a str, i32, &'a str);
+
 #[test]
 fn what_cannot_be_done_is_said_with_its_exit_code_and_what_to_do() {
     let plain = "name = 'orders'\nagent_socket = '/run/ravelin/agent.sock'\n";
-    let rows: [(&str, &str, &[&str], &str, i32, &str); 9] = [
+    let rows: [Row; 9] = [
         ("no action", CONFIG, &["--user", "990"], "", 2, "--print"),
         (
             "two actions",

@@ -1,5 +1,5 @@
 //! How the application's connections reach its proxy: a listener for one service, CONNECT, and listeners to which
-//! connections are redirected.
+//! connections are redirected. The redirect itself is made in `tests/e2e/capture.rs`.
 
 #![allow(
     missing_docs,

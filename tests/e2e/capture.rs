@@ -17,6 +17,9 @@ const INVENTORY_USER: u32 = 21_991;
 /// Nobody's.
 const OTHER_USER: u32 = 21_992;
 
+/// Debian's, which every user can run.
+const PYTHON: &str = "/usr/bin/python3";
+
 /// Port of the server that speaks HTTP, and of the one that speaks first.
 const WEB: u16 = 8080;
 const GREETER: u16 = 9000;
@@ -33,13 +36,17 @@ try:
         peer = socket.create_connection((place, int(sys.argv[3])), 10)
         lines = peer.makefile('rwb')
         greeting = lines.readline().decode().strip()
+        if not greeting:
+            raise OSError('closed')
         lines.write(b'apples\n')
         lines.flush()
         print(greeting + '/' + lines.readline().decode().strip())
 except urllib.error.HTTPError as error:
     print(error.code)
-except (OSError, ValueError) as error:
+except OSError:
     print('refused')
+except Exception as error:
+    print(repr(error))
 ";
 
 /// A server that speaks first, over both families.
@@ -66,7 +73,7 @@ struct Site {
 impl Site {
     async fn start() -> Option<Self> {
         let hosts = Hosts::start()?;
-        if !need("python3") {
+        if !need(PYTHON) {
             return None;
         }
         let node = Node::start(NodeOptions::default()).await;
@@ -109,7 +116,7 @@ impl Site {
 
     /// What a client on `host` gets.
     fn client(&self, host: &Host, arguments: &[&str]) -> String {
-        let mut command = host.command(Path::new("python3"));
+        let mut command = host.command(Path::new(PYTHON));
         let output = run_ok(command.arg(self.folder.join("client.py")).args(arguments));
         output.trim().to_owned()
     }
@@ -133,7 +140,7 @@ impl Site {
 /// Whether the proxy on `host` has counted a refusal with this code.
 fn has_refused(host: &Host, code: &str) -> bool {
     let script = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:15000/metrics').read().decode())";
-    let output = host.run("python3", &["-c", script]);
+    let output = host.run(PYTHON, &["-c", script]);
     String::from_utf8_lossy(&output.stdout).contains(&format!("\"{code}\""))
 }
 
@@ -181,7 +188,7 @@ fn start_programs(hosts: &Hosts, folder: &Path) -> Vec<Process> {
         host.start(name, folder, &mut command)
     };
     let python = |name: &str, arguments: &[&str]| {
-        let mut command = second.command_as(OTHER_USER, Path::new("python3"));
+        let mut command = second.command_as(OTHER_USER, Path::new(PYTHON));
         command.args(arguments).current_dir(folder.join("pages"));
         second.start(name, folder, &mut command)
     };
@@ -262,7 +269,7 @@ async fn threat_55_two_hosts_whose_applications_know_nothing_are_captured_and_re
         );
     }
     assert_eq!(
-        site.call(&["tcp", "10.77.0.2", "9000"]),
+        site.call(&["http", "http://10.77.0.2:9000/"]),
         "refused",
         "strict, no greeting"
     );
@@ -286,11 +293,6 @@ async fn threat_55_two_hosts_whose_applications_know_nothing_are_captured_and_re
     for url in &direct {
         assert_eq!(site.call(&["http", url]), "200", "after: {url}");
     }
-    assert_eq!(
-        site.call(&["http", "http://10.99.0.1/"]),
-        "refused",
-        "nobody is there"
-    );
     let tables = |host: &Host| run_ok(host.command(Path::new("nft")).args(["list", "tables"]));
     assert_eq!(tables(first), "");
     assert_eq!(
@@ -339,10 +341,7 @@ fn captured_calls(site: &Site) {
 
 /// Who runs as the proxy goes around the proxy of its own host, and still has to get past that of the other.
 fn a_user_that_is_exempt_gains_nothing(site: &Site) {
-    let mut command = site
-        .hosts
-        .first
-        .command_as(ORDERS_USER, Path::new("python3"));
+    let mut command = site.hosts.first.command_as(ORDERS_USER, Path::new(PYTHON));
     let url = format!("http://10.77.0.2:{WEB}{APPLES}");
     let got = run_ok(
         command

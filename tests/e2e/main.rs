@@ -9,6 +9,7 @@
 mod attestation;
 mod audit;
 mod calls;
+mod capture;
 mod custom;
 mod issuance;
 mod outage;
