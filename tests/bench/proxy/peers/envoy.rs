@@ -57,7 +57,9 @@ pub(super) fn start(ground: &Ground) -> Result<System, String> {
         command
     };
     let said = version(&program, "--version");
-    let number = said.split('/').nth(1).unwrap_or(&said);
+    // Such as `PATH  version: COMMIT/1.40.0/Clean/RELEASE/BoringSSL`.
+    let version = said.rsplit_once("version: ").map_or("", |(_, rest)| rest);
+    let number = version.split('/').nth(1).unwrap_or("of unknown version");
     Ok(System::start(
         "envoy",
         format!("Envoy {number}, HTTP/2 between the two"),
