@@ -113,6 +113,11 @@ impl Presence {
             .flatten()
     }
 
+    /// Does some policy hold for a while only?
+    pub(crate) fn has_windows(&self) -> bool {
+        !self.windows.is_empty()
+    }
+
     /// Is there a dry-run policy, at whatever moment?
     pub(crate) fn has_dry_run(&self) -> bool {
         let is_dry_run = |list| matches!(list, List::DryRunDeny | List::DryRunAllow);

@@ -253,12 +253,17 @@ impl WorkloadPolicies {
 
     /// The decision on a request and why, for a person.
     pub fn explain_http(&self, call: &HttpCall<'_>) -> Explanation {
-        explain::explain(self, Call::Http(call))
+        explain::explain(self, Call::Http(call), None)
+    }
+
+    /// As [`Self::explain_http`], on a connection that was judged.
+    pub fn explain_http_on(&self, on: &ConnectionPolicies, call: &HttpCall<'_>) -> Explanation {
+        explain::explain(self, Call::Http(call), self.current(on, call))
     }
 
     /// The decision on a connection and why, for a person.
     pub fn explain_tcp(&self, connection: &Connection, now: Timestamp) -> Explanation {
-        explain::explain(self, Call::Tcp(connection, now))
+        explain::explain(self, Call::Tcp(connection, now), None)
     }
 }
 

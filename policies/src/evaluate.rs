@@ -38,7 +38,8 @@ pub(crate) fn decide_by<'p>(
     let deny = first(List::Deny);
     let allow = deny.is_none().then(|| first(List::Allow)).flatten();
     let enforced = Answer::new(policies, deny, allow, &has);
-    let is_audited = enforced.is_for_a_while() || first(List::Audit).is_some();
+    let is_audited = (policies.presence.has_windows() && enforced.is_for_a_while())
+        || first(List::Audit).is_some();
     let shadow = policies.presence.has_dry_run().then(|| {
         let deny = Match::first_of(deny, first(List::DryRunDeny));
         let allow = deny

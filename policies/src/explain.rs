@@ -16,7 +16,7 @@ use crate::compile::WorkloadPolicies;
 use crate::decision::{ALLOWED, Decision, NO_ALLOW_MATCHED, NO_POLICY, POLICY_DENIED, PolicyRef};
 use crate::evaluate::decide_by;
 use crate::index::List;
-use crate::index::layers::Match;
+use crate::index::layers::{ConnectionPolicies, Match};
 use crate::object::Location;
 use crate::schema::{Clause, Effect, Rule};
 use fact::{Fact, Place};
@@ -169,11 +169,14 @@ fn facts_of(
     }
 }
 
-/// Decides and explains.
-pub(crate) fn explain(policies: &WorkloadPolicies, call: Call<'_>) -> Explanation {
-    let (decision, by) = decide_by(policies, call, None);
-    let options = policies.options;
-    let asked = policies.layers.asked(call, options, None);
+/// Decides and explains. `on` is of these policies and of the call's connection.
+pub(crate) fn explain(
+    policies: &WorkloadPolicies,
+    call: Call<'_>,
+    on: Option<&ConnectionPolicies>,
+) -> Explanation {
+    let (decision, by) = decide_by(policies, call, on);
+    let asked = policies.layers.asked(call, policies.options, on);
     let held = |list| {
         asked
             .first(list)
@@ -181,7 +184,7 @@ pub(crate) fn explain(policies: &WorkloadPolicies, call: Call<'_>) -> Explanatio
     };
     let by = by.and_then(|found| Explained::held(found, call, policies));
     let nearest = (decision.code == NO_ALLOW_MATCHED)
-        .then(|| policies.layers.nearest(call, options))
+        .then(|| asked.nearest())
         .flatten()
         .and_then(|(policy, place)| Explained::missed(policy, place, call, policies));
     let others = [

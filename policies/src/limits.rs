@@ -81,6 +81,8 @@ pub const INDEX_BYTES_MAX: usize = 1024 * 1024 * 1024;
 pub const RULE_COMBINATIONS_MAX: usize = 64;
 /// Most groups of rules that are remembered for one connection; where more are left, each request looks again.
 pub const CONNECTION_GROUPS_MAX: usize = if cfg!(test) { 3 } else { 256 };
+/// Most entries of small groups that are remembered with them, for each list; the groups of the others are.
+pub const CONNECTION_ENTRIES_MAX: usize = if cfg!(test) { 4 } else { 32 };
 /// Most places where the index names a rule; what goes beyond is tried rule by rule.
 pub const INDEX_REFERENCES_MAX: usize = 4_000_000;
 /// Most keys that are looked at to find the best index; what goes beyond is tried rule by rule.

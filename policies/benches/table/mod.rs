@@ -6,11 +6,8 @@ use std::collections::BTreeMap;
 const GOALS: [(&str, &str); 9] = [
     ("allowed, ns", "60 / 150 / 250 / 500"),
     ("denied, ns", "60 / 150 / 250 / 500"),
-    (
-        "on a judged connection, allowed, ns",
-        "60 / 150 / 250 / 500",
-    ),
-    ("on a judged connection, denied, ns", ""),
+    ("allowed, with its connection, ns", ""),
+    ("denied, with its connection, ns", ""),
     ("heap allocations, allowed", "0"),
     ("heap allocations, denied", ""),
     ("explaining a deny adds, ns", "1,000"),

@@ -346,7 +346,6 @@ impl<'b> Builder<'b> {
         }
         self.entries.push(Entry {
             rule: target.rule,
-            group,
             filter,
             said,
             conditions,

@@ -9,6 +9,12 @@ use crate::schema::{Clause, Field};
 /// Bytes of a path that are compared.
 const TAIL_BYTES: usize = 16;
 
+/// Bytes of a path that stand before those.
+const BEFORE_BYTES: usize = 24;
+
+/// What stands before the bytes that a filter compares.
+pub(super) type Before = [u8; BEFORE_BYTES];
+
 /// For methods without a bit of their own.
 const OTHER_METHOD: u8 = 1 << 7;
 
@@ -94,13 +100,33 @@ impl Filter {
         if start_bytes < self.start_bytes {
             return;
         }
-        let end = start.get(start.len().saturating_sub(TAIL_BYTES)..);
-        self.tail = [0; TAIL_BYTES];
-        for (to, from) in self.tail.iter_mut().zip(end.unwrap_or_default()) {
-            *to = *from;
-        }
+        self.tail = tail_of(&start);
         self.start_bytes = start_bytes;
         self.is_whole = is_whole;
+    }
+
+    /// The same for paths that begin with (or are) `start` alone, and what stands before the bytes that are compared;
+    /// `None` for a start that is too long to be kept.
+    pub(super) fn with_start(self, start: &[u8], is_whole: bool) -> Option<(Self, Before)> {
+        let head = start.get(..start.len().saturating_sub(TAIL_BYTES))?;
+        let mut before = [0; BEFORE_BYTES];
+        before.get_mut(..head.len())?.copy_from_slice(head);
+        let filter = Self {
+            tail: tail_of(start),
+            start_bytes: u32::try_from(start.len()).ok()?,
+            is_whole,
+            ..self
+        };
+        Some((filter, before))
+    }
+
+    /// Whether a path that passes begins with these bytes as well: it then begins with (or is) the start.
+    pub(super) fn is_after(&self, before: &Before, request: Request<'_>) -> bool {
+        let bytes = index(self.start_bytes).saturating_sub(TAIL_BYTES);
+        match (before.get(..bytes), request.path.get(..bytes)) {
+            (Some(before), Some(path)) => before == path,
+            (None, _) | (_, None) => false,
+        }
     }
 
     /// False: the entry does not hold.
@@ -120,6 +146,16 @@ impl Filter {
             Err(_) => self.tail.starts_with(end),
         })
     }
+}
+
+/// The last bytes, with zeros behind them where there are fewer.
+fn tail_of(start: &[u8]) -> [u8; TAIL_BYTES] {
+    let end = start.get(start.len().saturating_sub(TAIL_BYTES)..);
+    let mut tail = [0; TAIL_BYTES];
+    for (to, from) in tail.iter_mut().zip(end.unwrap_or_default()) {
+        *to = *from;
+    }
+    tail
 }
 
 /// True when a filter says all that this condition does.
@@ -165,5 +201,42 @@ fn start_of(pattern: &Pattern) -> (String, bool) {
         | Pattern::ServiceAccount { .. }
         | Pattern::RequestPrincipal { .. }
         | Pattern::Reference(_) => (String::new(), false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_filter_with_what_stands_before_says_all_about_a_path(
+            start in "[ab]{0,45}",
+            end in "[ab]{0,2}",
+            cut in 0_usize..3,
+            flip in proptest::option::of(0_usize..45),
+            is_whole: bool,
+        ) {
+            let mut path = format!("{start}{end}").into_bytes();
+            path.truncate(path.len().saturating_sub(cut));
+            if let Some(byte) = flip.and_then(|at| path.get_mut(at)) {
+                *byte ^= 3;
+            }
+            let request = Request { path: &path, method: 1 };
+            let any = Filter::new(std::iter::empty());
+            let Some((filter, before)) = any.with_start(start.as_bytes(), is_whole) else {
+                prop_assert!(start.len() > TAIL_BYTES + BEFORE_BYTES);
+                return Ok(());
+            };
+            let want = if is_whole {
+                path == start.as_bytes()
+            } else {
+                path.starts_with(start.as_bytes())
+            };
+            let found = filter.passes(request) && filter.is_after(&before, request);
+            prop_assert_eq!(found, want);
+        }
     }
 }

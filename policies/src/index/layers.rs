@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::trie::{index, narrow};
-use super::{Budget, Index, IndexedRule, List, ListGroups, OverBudget, PerList, Question, Removed};
+use super::{Budget, Index, IndexedRule, Left, List, OverBudget, PerList, Question, Removed};
 use crate::attached::Attached;
 use crate::call::{Call, Connection};
 use crate::compile::Options;
@@ -42,13 +42,13 @@ pub(crate) struct Match<'l> {
     pub(crate) policy: &'l Arc<Attached>,
 }
 
-/// What the connection alone decides: which groups of rules are left for its requests.
+/// What the connection alone decides: which rules are left for its requests.
 #[derive(Debug, Clone)]
 pub struct ConnectionPolicies {
     identity: Arc<()>,
     connection: Connection,
-    base: PerList<ListGroups>,
-    added: PerList<ListGroups>,
+    base: PerList<Left>,
+    added: PerList<Left>,
 }
 
 impl ConnectionPolicies {
@@ -73,7 +73,7 @@ impl Match<'_> {
 pub(crate) struct Asked<'q> {
     layers: &'q Layers,
     base: Question<'q>,
-    on_added: Option<&'q PerList<ListGroups>>,
+    on_added: Option<&'q PerList<Left>>,
 }
 
 impl<'q> Asked<'q> {
@@ -89,14 +89,41 @@ impl<'q> Asked<'q> {
         let Some(added) = &layers.added else {
             return base;
         };
-        let question = Question {
-            removed: None,
-            groups: self.on_added,
-            ..self.base
-        };
-        let found = added.index.first(list, &question);
+        let found = added.index.first(list, &self.of_added());
         let found = found.and_then(|rule| matched(&added.index, rule, &added.places));
         Match::first_of(base, found)
+    }
+
+    fn of_added(&self) -> Question<'q> {
+        Question {
+            removed: None,
+            left: self.on_added,
+            ..self.base
+        }
+    }
+
+    /// The ALLOW rule that lacks least for the call: its policy, and its place in it.
+    pub(crate) fn nearest(&self) -> Option<(&'q Arc<Attached>, usize)> {
+        let layers = self.layers;
+        let ask = |layer: &'q Arc<Index>, places: &[u32], question: &Question<'_>| {
+            let (weight, rule) = layer.nearest(question)?;
+            let place = *places.get(index(rule.policy))?;
+            Some(((weight, place, rule.place), rule.policy))
+        };
+        let base = ask(&layers.base, &layers.base_places, &self.base);
+        let added = layers.added.as_ref().and_then(|added| {
+            let found = ask(&added.index, &added.places, &self.of_added())?;
+            Some((added, found))
+        });
+        let (layer, policy, rule) = match (base, added) {
+            (Some((left, _)), Some((layer, (right, policy)))) if right < left => {
+                (&layer.index, policy, right.2)
+            }
+            (Some((found, policy)), _) => (&layers.base, policy, found.2),
+            (None, Some((layer, (found, policy)))) => (&layer.index, policy, found.2),
+            (None, None) => return None,
+        };
+        Some((layer.policies.get(index(policy))?, index(rule)))
     }
 }
 
@@ -184,40 +211,11 @@ impl Layers {
             layers: self,
             base: Question {
                 removed: self.removed.as_deref(),
-                groups: on.map(|on| &on.base),
+                left: on.map(|on| &on.base),
                 ..question
             },
             on_added: on.map(|on| &on.added),
         }
-    }
-
-    /// The ALLOW rule that lacks least for the call: its policy, and its place in it.
-    pub(crate) fn nearest(
-        &self,
-        call: Call<'_>,
-        options: Options,
-    ) -> Option<(&Arc<Attached>, usize)> {
-        let ask = |layer: &'_ Arc<Index>, places: &[u32], removed| {
-            let question = Question {
-                removed,
-                ..Question::new(call, options)
-            };
-            let (weight, rule) = layer.nearest(&question)?;
-            let place = *places.get(index(rule.policy))?;
-            Some(((weight, place, rule.place), rule.policy))
-        };
-        let base = ask(&self.base, &self.base_places, self.removed.as_deref());
-        let added = self.added.as_ref();
-        let added = added.and_then(|added| Some((added, ask(&added.index, &added.places, None)?)));
-        let (layer, policy, rule) = match (base, added) {
-            (Some((left, _)), Some((layer, (right, policy)))) if right < left => {
-                (&layer.index, policy, right.2)
-            }
-            (Some((found, policy)), _) => (&self.base, policy, found.2),
-            (None, Some((layer, (found, policy)))) => (&layer.index, policy, found.2),
-            (None, None) => return None,
-        };
-        Some((layer.policies.get(index(policy))?, index(rule)))
     }
 
     /// What of these rules is left for the requests of a connection.
@@ -228,13 +226,17 @@ impl Layers {
         options: Options,
     ) -> ConnectionPolicies {
         let question = Question::new(call, options);
+        let on_base = Question {
+            removed: self.removed.as_deref(),
+            ..question
+        };
         let added = self.added.as_ref();
         ConnectionPolicies {
             identity: Arc::clone(&self.identity),
             connection: connection.clone(),
-            base: PerList::new(|list| self.base.groups_on(list, &question)),
+            base: PerList::new(|list| self.base.left_on(list, &on_base)),
             added: PerList::new(|list| {
-                let added = added.map(|added| added.index.groups_on(list, &question));
+                let added = added.map(|added| added.index.left_on(list, &question));
                 added.unwrap_or_default()
             }),
         }
@@ -242,7 +244,8 @@ impl Layers {
 
     /// True when `on` is of these layers and of this connection.
     pub(crate) fn is_current(&self, on: &ConnectionPolicies, connection: &Connection) -> bool {
-        Arc::ptr_eq(&self.identity, &on.identity) && on.connection == *connection
+        Arc::ptr_eq(&self.identity, &on.identity)
+            && (std::ptr::eq(&raw const on.connection, connection) || on.connection == *connection)
     }
 
     /// Memory of the index, about.

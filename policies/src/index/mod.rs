@@ -12,6 +12,7 @@ mod forest;
 mod grow;
 mod key;
 pub(crate) mod layers;
+mod left;
 pub(crate) mod lookup;
 mod near;
 #[cfg(test)]
@@ -25,12 +26,12 @@ use crate::call::Call;
 use crate::clause::Condition;
 use crate::compile::Options;
 use crate::decision::RuleRef;
-use crate::limits;
 use crate::schema::{Clause, Effect};
 
 pub(crate) use build::{Budget, OverBudget};
 use filter::{Filter, Request};
 use forest::{Forest, Link};
+pub(crate) use left::Left;
 use lookup::Lookup;
 use trie::index;
 
@@ -163,7 +164,6 @@ impl Range {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     rule: u32,
-    group: u32,
     filter: Filter,
     /// How many of the conditions, at their start, the filter says in full.
     said: u32,
@@ -187,9 +187,6 @@ struct Group {
     tcp: Range,
 }
 
-/// Groups of a list that hold for a connection; `None`: too many to be kept.
-pub(crate) type ListGroups = Option<Box<[u32]>>;
-
 /// What an index is asked.
 #[derive(Clone, Copy)]
 pub(crate) struct Question<'q> {
@@ -197,8 +194,8 @@ pub(crate) struct Question<'q> {
     pub(crate) options: Options,
     /// Rules of the index that no longer exist.
     pub(crate) removed: Option<&'q Removed>,
-    /// Groups whose conditions hold for the connection, where that is known.
-    pub(crate) groups: Option<&'q PerList<ListGroups>>,
+    /// What the connection leaves, where that is known.
+    pub(crate) left: Option<&'q PerList<Left>>,
     request: Request<'q>,
 }
 
@@ -208,7 +205,7 @@ impl<'q> Question<'q> {
             call,
             options,
             removed: None,
-            groups: None,
+            left: None,
             request: Request::new(call),
         }
     }
@@ -251,8 +248,14 @@ impl Index {
     pub(crate) fn first(&self, list: List, question: &Question<'_>) -> Option<&IndexedRule> {
         let mut best = u32::MAX;
         let effect = list.effect();
-        match question.groups.and_then(|groups| groups.of(list).as_ref()) {
-            Some(groups) => {
+        match question.left.map(|left| left.of(list)) {
+            Some(Left::Known {
+                entries, groups, ..
+            }) => {
+                let mut entries = entries.iter();
+                if let Some(entry) = entries.find(|left| self.left_holds(left, effect, question)) {
+                    best = entry.rule;
+                }
                 for group in groups.iter().filter_map(|group| self.group(*group)) {
                     if group.min >= best {
                         break;
@@ -260,31 +263,13 @@ impl Index {
                     self.first_in(group, effect, question, &mut best);
                 }
             }
-            None => self.each_group(list, question, &mut best, |_, group, best| {
-                self.first_in(group, effect, question, best);
-            }),
+            Some(Left::All) | None => {
+                self.each_group(list, question, &mut best, |_, group, best| {
+                    self.first_in(group, effect, question, best);
+                });
+            }
         }
         self.rules.get(index(best))
-    }
-
-    /// Groups whose conditions hold for the connection, those of the first rules first.
-    pub(crate) fn groups_on(&self, list: List, question: &Question<'_>) -> ListGroups {
-        let mut found: Vec<(u32, u32)> = Vec::new();
-        let mut end = u32::MAX;
-        self.each_group(list, question, &mut end, |number, group, end| {
-            found.push((group.min, number));
-            if found.len() > limits::CONNECTION_GROUPS_MAX {
-                // Nothing comes before the first rule: the search ends.
-                *end = 0;
-            }
-        });
-        // WHY: a group may be found more than once, so the count alone does not say whether the search was cut short.
-        if end == 0 {
-            return None;
-        }
-        found.sort_unstable();
-        found.dedup();
-        Some(found.into_iter().map(|(_, number)| number).collect())
     }
 
     fn each_group(
@@ -349,8 +334,12 @@ impl Index {
     }
 
     fn entry_holds(&self, entry: &Entry, effect: Effect, question: &Question<'_>) -> bool {
-        entry.filter.passes(question.request)
-            && !question.is_removed(entry.rule)
+        entry.filter.passes(question.request) && self.rest_holds(entry, effect, question)
+    }
+
+    /// What the filter does not say.
+    fn rest_holds(&self, entry: &Entry, effect: Effect, question: &Question<'_>) -> bool {
+        !question.is_removed(entry.rule)
             && self.all_hold(entry.conditions.from(entry.said), effect, question)
             && self.alternative_holds(entry, effect, question)
     }

@@ -2,14 +2,14 @@
 
 use super::forest::Link;
 use super::trie::index;
-use super::{Entry, Group, Index, IndexedRule, List, Question, Range};
+use super::{Entry, Group, Index, IndexedRule, Left, List, Question, Range};
 use crate::call::Call;
 use crate::schema::Effect;
 
 /// Rules of an index up to this number of entries are all compared.
 const SMALL_MAX: usize = 24;
 /// Else so many groups, and so many entries of each.
-const GROUPS_MAX: usize = 4;
+pub(super) const GROUPS_MAX: usize = 4;
 const ENTRIES_MAX: usize = 4;
 /// Alternatives of one entry that are compared.
 const ALTERNATIVES_MAX: usize = 8;
@@ -20,22 +20,16 @@ const REQUEST_WEIGHT: usize = 2;
 impl Index {
     /// The ALLOW rule that lacks least, with how much; of equal ones the first.
     pub(crate) fn nearest(&self, question: &Question<'_>) -> Option<(usize, &IndexedRule)> {
-        let mut best: Option<(usize, u32)> = None;
-        let mut take = |found: (usize, u32)| {
-            if best.is_none_or(|best| found < best) {
-                best = Some(found);
-            }
-        };
+        let mut best = (usize::MAX, u32::MAX);
         if self.entries.len() <= SMALL_MAX {
-            for entry in &self.entries {
-                if let Some(group) = self.group(entry.group)
-                    && group.list == List::Allow
-                {
-                    self.weigh(group, entry, question, &mut take);
+            for group in self.groups.iter().filter(|group| group.list == List::Allow) {
+                let lacks = self.failing(group.conditions, question);
+                for entry in self.entries_in(group.entries) {
+                    self.weigh(group, lacks, entry, question, &mut best);
                 }
             }
         } else {
-            self.near_groups(question, &mut |group| {
+            self.near_groups(question, &mut |group, lacks| {
                 let mut left = ENTRIES_MAX;
                 if group.requests == Link::NOTHING {
                     let entries = || self.entries_in(group.entries).iter();
@@ -43,44 +37,51 @@ impl Index {
                     // Those of this path first.
                     let others = entries().filter(|entry| !fits(entry));
                     for entry in entries().filter(fits).chain(others).take(ENTRIES_MAX) {
-                        self.weigh(group, entry, question, &mut take);
+                        self.weigh(group, lacks, entry, question, &mut best);
                     }
                     return;
                 }
                 self.near(group.requests, question, &mut left, &mut |number| {
                     if let Some(entry) = self.entries.get(index(number)) {
-                        self.weigh(group, entry, question, &mut take);
+                        self.weigh(group, lacks, entry, question, &mut best);
                     }
                 });
             });
         }
-        let (weight, rule) = best?;
+        let (weight, rule) = best;
         Some((weight, self.rules.get(index(rule))?))
     }
 
     /// Groups that hold for the connection; when none does, some that are found by a part of it.
-    fn near_groups(&self, question: &Question<'_>, visit: &mut dyn FnMut(&Group)) {
+    fn near_groups(&self, question: &Question<'_>, visit: &mut dyn FnMut(&Group, usize)) {
         let mut left = GROUPS_MAX;
-        self.each_group(
-            List::Allow,
-            question,
-            &mut u32::MAX.clone(),
-            |_, group, best| {
-                if left > 0 {
-                    left -= 1;
-                    visit(group);
-                }
-                if left == 0 {
-                    // Nothing comes before the first rule: the search ends.
-                    *best = 0;
-                }
-            },
-        );
+        if let Some(Left::Known { near, .. }) = question.left.map(|left| left.of(List::Allow)) {
+            for group in near.iter().filter_map(|group| self.group(*group)) {
+                left -= 1;
+                visit(group, 0);
+            }
+        } else {
+            self.each_group(
+                List::Allow,
+                question,
+                &mut u32::MAX.clone(),
+                |_, group, best| {
+                    if left > 0 {
+                        left -= 1;
+                        visit(group, 0);
+                    }
+                    if left == 0 {
+                        // Nothing comes before the first rule: the search ends.
+                        *best = 0;
+                    }
+                },
+            );
+        }
         if left == GROUPS_MAX {
             let root = *self.roots.of(List::Allow);
             self.near(root, question, &mut left, &mut |number| {
                 if let Some(group) = self.group(number) {
-                    visit(group);
+                    visit(group, self.failing(group.conditions, question));
                 }
             });
         }
@@ -98,20 +99,26 @@ impl Index {
             .near(root, question.call, is_host_exact, left, visit);
     }
 
+    /// `lacks`: how many of the group's conditions fail.
     fn weigh(
         &self,
         group: &Group,
+        lacks: usize,
         entry: &Entry,
         question: &Question<'_>,
-        take: &mut dyn FnMut((usize, u32)),
+        best: &mut (usize, u32),
     ) {
-        if question.is_removed(entry.rule) || !self.holds_now(group, question) {
+        let connection = CONNECTION_WEIGHT * lacks;
+        // WHY: nothing is lighter than one condition on the request: the call was refused.
+        let may_be_best = (connection.max(REQUEST_WEIGHT), entry.rule) < *best;
+        if !may_be_best || question.is_removed(entry.rule) || !self.holds_now(group, question) {
             return;
         }
         if matches!(question.call, Call::Tcp(..))
             && !self.numbers_in(group.tcp).contains(&entry.rule)
         {
-            return take((usize::MAX, entry.rule));
+            *best = (usize::MAX, entry.rule).min(*best);
+            return;
         }
         let failing = |conditions| self.failing(conditions, question);
         let alternatives = entry
@@ -122,10 +129,7 @@ impl Index {
                 some.map(|conditions| failing(*conditions)).min()
             });
         let request = failing(entry.conditions) + alternatives.unwrap_or_default();
-        take((
-            CONNECTION_WEIGHT * failing(group.conditions) + REQUEST_WEIGHT * request,
-            entry.rule,
-        ));
+        *best = (connection + REQUEST_WEIGHT * request, entry.rule).min(*best);
     }
 
     fn failing(&self, conditions: Range, question: &Question<'_>) -> usize {

@@ -507,6 +507,8 @@ fn agree(
     ] {
         let on = judged_by.judge_connection(on);
         prop_assert_eq!(&policies.authorize_http_on(&on, &call), &want);
+        let explained = policies.explain_http_on(&on, &call).to_string();
+        prop_assert_eq!(explained, policies.explain_http(&call).to_string());
         let asked = policies.custom_http_on(&on, &call);
         prop_assert_eq!(asked, custom(policies, Call::Http(&call), set));
     }

@@ -351,7 +351,7 @@ impl PeerConnection {
             return Ok(());
         }
         // WHY: the nearest miss is looked for on refusals alone; it is not on the path of an allowed call.
-        let explanation = snapshot.policies.explain_http(&call);
+        let explanation = snapshot.policies.explain_http_on(&on, &call);
         note(open, |record| {
             record.verdict.reason = explanation.reason();
         });
