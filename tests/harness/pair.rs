@@ -116,6 +116,8 @@ fn proxy_config(workload: &Workload, agent_socket: &Path) -> ProxyConfig {
         decision_sample_allowed: 1.0,
         num_trusted_proxies: 0,
         jwks: ravelin_proxy::config::JwksConfig::default(),
+        access_log: ravelin_proxy::access_log::AccessLogConfig::default(),
+        tracing: ravelin_proxy::trace::TracingConfig::default(),
         log: TelemetryConfig::default(),
     }
 }
