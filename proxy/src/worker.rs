@@ -33,7 +33,7 @@ use crate::metrics::meter::Meters;
 use crate::snapshot::Snapshot;
 use crate::token::Tokens;
 use crate::trace::Tracer;
-use crate::upstream::balancer::Clusters;
+use crate::upstream::balancer::{Clusters, EndpointLine};
 use crate::upstream::{Pool, Target};
 
 /// What all workers have in common.
@@ -75,6 +75,8 @@ pub struct WorkerPorts {
 pub enum Question {
     /// The live connections.
     Connections(oneshot::Sender<Vec<ConnectionLine>>),
+    /// The endpoints of the clusters in use.
+    Clusters(oneshot::Sender<Vec<EndpointLine>>),
 }
 
 /// The state of one worker; everything in it belongs to one thread.
@@ -354,6 +356,9 @@ impl Worker {
             Question::Connections(reply) => {
                 // WHY: an asker that went away wants no answer.
                 let _ = reply.send(self.connections.lines());
+            }
+            Question::Clusters(reply) => {
+                let _ = reply.send(self.clusters.lines());
             }
         }
     }

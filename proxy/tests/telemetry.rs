@@ -559,6 +559,62 @@ async fn series_that_were_idle_for_ten_minutes_are_no_longer_told() {
     metrics_with(&proxy, |text| count(text) == 1.0).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_66_the_admin_listener_tells_state_and_no_secrets() {
+    let mesh = Mesh::start().await;
+    let mut client = harness::client::Client::connect(mesh.outbound()).await;
+    assert_eq!(
+        client
+            .send(get("inventory.shop", "/items"))
+            .await
+            .unwrap()
+            .status,
+        200
+    );
+    let admin = mesh.orders.admin.unwrap();
+    let page = |path: &'static str| async move {
+        let answer = call(admin, get("localhost", path)).await;
+        assert_eq!(answer.status, 200, "{path}");
+        let secret = ["PRIVATE", "eyJ", "BEGIN", "principals"];
+        assert!(
+            !secret.iter().any(|word| answer.body.contains(word)),
+            "{path}: {}",
+            answer.body
+        );
+        serde_json::from_str::<Value>(&answer.body).unwrap()
+    };
+    let status = page("/status").await;
+    assert_eq!(status["ready"], true);
+    assert_eq!(
+        (&status["spiffe_id"], &status["mesh_revision"]),
+        (&id("orders").into(), &1.into())
+    );
+    assert!(status["connections"].as_u64().unwrap() >= 2, "{status}");
+    assert_eq!(status["decisions_lost"], 0);
+    let routes = page("/routes").await;
+    let route = &routes
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|route| route["service"] == "inventory.shop:80")
+        .unwrap()
+        .clone();
+    assert_eq!(route["expected"][0], id("inventory"));
+    assert_eq!(route["endpoints"][0], mesh.inventory.inbound[0].to_string());
+    let clusters = page("/clusters").await;
+    let cluster = &clusters[0];
+    assert_eq!(
+        (
+            &cluster["service"],
+            &cluster["connected"],
+            &cluster["paused"]
+        ),
+        (&"inventory.shop:80".into(), &true.into(), &false.into())
+    );
+    page("/config").await;
+    page("/connections").await;
+}
+
 #[cfg(feature = "otel")]
 mod spans {
     use std::net::SocketAddr;

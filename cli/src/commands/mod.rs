@@ -21,6 +21,7 @@ pub(crate) mod policy_schema;
 pub(crate) mod policy_suggest;
 pub(crate) mod policy_test;
 pub(crate) mod policy_who_can;
+pub(crate) mod proxy_status;
 pub(crate) mod rotate;
 pub(crate) mod serve;
 pub(crate) mod svid;
@@ -40,7 +41,7 @@ pub(crate) fn dispatch(arguments: Arguments) -> Outcome {
         Command::Ca(ca) => serve::run_ca(ca),
         Command::Agent(agents::AgentCommand::Serve(serve)) => serve::run_agent(serve),
         Command::Agent(agent) => block_on(agents::run(agent, shared)),
-        Command::Proxy(proxy) => serve::run_proxy(proxy),
+        Command::Proxy(proxy) => serve::run_proxy(proxy, shared),
         Command::Plan(plan) => block_on(mesh::plan(plan, shared)),
         Command::Apply(apply) => block_on(mesh::apply(apply, shared)),
         Command::Rollback(rollback) => block_on(mesh::rollback(rollback, shared)),

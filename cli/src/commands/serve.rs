@@ -1,6 +1,7 @@
 //! `ravelin ca serve | agent serve | proxy serve`: the long-running parts, each from its configuration file.
 
-use super::{block_on, capture};
+use super::{block_on, capture, proxy_status};
+use crate::arguments::Shared;
 use crate::exit::{Exit, Failure, Outcome, chain};
 use clap::{Args, Subcommand};
 use ravelin_agent::AgentConfig;
@@ -24,6 +25,14 @@ pub(crate) enum CaCommand {
 pub(crate) enum ProxyCommand {
     /// Run the sidecar proxy
     Serve(ServeArguments),
+    /// Show whether a running proxy is ready, its identity, what it uses and what it lost
+    Status(proxy_status::AdminArguments),
+    /// List the services that a running proxy sends calls to
+    Routes(proxy_status::AdminArguments),
+    /// List the endpoints that a running proxy has called
+    Clusters(proxy_status::AdminArguments),
+    /// List the open connections of a running proxy
+    Connections(proxy_status::AdminArguments),
     /// Redirect an application's connections to its proxy, without the application's help
     Capture(capture::CaptureArguments),
 }
@@ -111,10 +120,14 @@ pub(crate) fn run_agent(arguments: ServeArguments) -> Outcome {
 }
 
 /// Runs the proxy, which brings its own threads, or redirects connections to it.
-pub(crate) fn run_proxy(command: ProxyCommand) -> Outcome {
+pub(crate) fn run_proxy(command: ProxyCommand, shared: Shared) -> Outcome {
     let arguments = match command {
         ProxyCommand::Serve(arguments) => arguments,
         ProxyCommand::Capture(arguments) => return capture::run(&arguments),
+        ProxyCommand::Status(of) => return block_on(proxy_status::status(of, shared)),
+        ProxyCommand::Routes(of) => return block_on(proxy_status::routes(of, shared)),
+        ProxyCommand::Clusters(of) => return block_on(proxy_status::clusters(of, shared)),
+        ProxyCommand::Connections(of) => return block_on(proxy_status::connections(of, shared)),
     };
     let config =
         ProxyConfig::load(&arguments.config).map_err(|error| Failure::usage(error.to_string()))?;

@@ -76,6 +76,16 @@ fn proxy(folder: &UpFolder, service: &Service) -> Table {
     );
     put(&mut table, "spiffe_id", service.spiffe_id.as_str());
     put(&mut table, "outbound", &service.outbound.to_string());
+    let mut access_log = Table::new();
+    put(
+        &mut access_log,
+        "to",
+        &folder
+            .log(&format!("access {}", service.name))
+            .display()
+            .to_string(),
+    );
+    table.insert("access_log".to_owned(), Value::Table(access_log));
     let mut inbound = Table::new();
     put(&mut inbound, "listen", &service.inbound.to_string());
     put(&mut inbound, "forward", &service.app.to_string());

@@ -22,6 +22,19 @@ pub struct Cluster {
     next: Cell<usize>,
 }
 
+/// One line of the admin listener's `/clusters`.
+#[derive(Clone, Debug)]
+pub struct EndpointLine {
+    /// `host:port` as declared.
+    pub service: String,
+    /// Inbound listener of the peer.
+    pub endpoint: std::net::SocketAddr,
+    /// A connection is open.
+    pub is_connected: bool,
+    /// The last dial failed just now.
+    pub is_paused: bool,
+}
+
 /// All clusters of one worker, by route.
 #[derive(Debug, Default)]
 pub struct Clusters {
@@ -62,6 +75,26 @@ impl Clusters {
                 by_route.insert(Arc::as_ptr(route).addr(), Cluster::new(route, &known));
             }
         }
+    }
+
+    /// Lines for the admin listener, by service.
+    pub fn lines(&self) -> Vec<EndpointLine> {
+        let by_route = self.by_route.borrow();
+        let of = |cluster: &Rc<Cluster>| {
+            let service = cluster.route.service.clone();
+            let line = move |pool: &Rc<Pool>| EndpointLine {
+                service: service.clone(),
+                endpoint: pool.address(),
+                is_connected: !pool.is_empty(),
+                is_paused: pool.is_paused(),
+            };
+            cluster.pools.iter().map(line).collect::<Vec<_>>()
+        };
+        let mut lines: Vec<EndpointLine> = by_route.values().flat_map(of).collect();
+        lines.sort_by(|left, right| {
+            (&left.service, left.endpoint).cmp(&(&right.service, right.endpoint))
+        });
+        lines
     }
 
     /// Drops connections that must not be used again.
