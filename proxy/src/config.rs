@@ -51,6 +51,9 @@ pub struct ProxyConfig {
     /// How long calls in flight may take after a drain began.
     #[serde(default = "default_drain", deserialize_with = "duration")]
     pub drain: Duration,
+    /// Resident memory beyond which new work is refused, in MiB; without it four fifths of the control group's bound, if any.
+    #[serde(default)]
+    pub memory_max_mib: Option<u64>,
     /// Share of allowed calls that is recorded; refusals always are.
     #[serde(default = "default_sample")]
     pub decision_sample_allowed: f64,

@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod open_call;
 pub mod open_tcp;
 pub mod outbound;
+pub mod pressure;
 pub mod relay;
 pub mod respond;
 pub mod route;

@@ -7,6 +7,16 @@ use std::time::Duration;
 
 /// Open connections that one listener of one worker holds; the next one is closed at accept.
 pub const CONNECTIONS_PER_LISTENER_MAX: usize = 10_000;
+/// Open connections that one authenticated peer may have on one worker; the next one is closed.
+pub const CONNECTIONS_PER_PEER_MAX: usize = 2_000;
+/// How often a worker looks at the memory of the process.
+pub const PRESSURE_EVERY: Duration = Duration::from_millis(100);
+/// One part in so many of a control group's memory is left for what runs when new work is refused.
+pub const PRESSURE_RESERVE_SHARE: u64 = 5;
+/// Pressure ends when memory has fallen by one part in so many below the bound.
+pub const PRESSURE_RELIEF_SHARE: u64 = 10;
+/// Bytes of request bodies that one worker holds at once for external authorizers; further calls are refused.
+pub const CHECKED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Backlog that is asked of the kernel for each listening socket.
 pub const LISTEN_BACKLOG: i32 = 1024;
 /// Pause after `accept` failed (descriptors exhausted), so that the loop does not spin.
@@ -63,6 +73,17 @@ pub const STREAM_SEND_BYTES_MAX: usize = 128 * 1024;
 pub const RESET_STREAMS_PENDING_MAX: usize = 512;
 /// Streams that we reset because of a peer's error, after which the connection is closed.
 pub const RESET_STREAMS_LOCAL_MAX: usize = 1024;
+/// Frames of a peer that carry no call (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA, unknown ones) in a burst; then the
+/// connection is cut.
+pub const CONTROL_FRAMES_BURST: u32 = 4096;
+/// How many of them a second earns.
+pub const CONTROL_FRAMES_PER_SECOND: u32 = 100;
+/// Streams that a peer may reset in a burst, answered or not; then the connection is cut.
+pub const RESETS_BURST: u32 = 1024;
+/// How many of them a second earns.
+pub const RESETS_PER_SECOND: u32 = 100;
+/// Bytes written to a peer that earn it one more of each; a frame that is longer costs more.
+pub const BYTES_PER_CONTROL_FRAME: u32 = 64;
 /// Flow-control window of one HTTP/2 stream.
 pub const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Flow-control window of one HTTP/2 connection.

@@ -200,6 +200,11 @@ fn admit(
         worker.metrics().refused(direction, "connection_limit");
         return;
     }
+    if worker.pressure().is_high() && matches!(bound, Bound::Inbound(_)) {
+        // WHY: a handshake is work; the application's own connections are kept, and its calls are told why.
+        worker.metrics().refused(direction, "overload");
+        return;
+    }
     if stream.set_nodelay(true).is_err() {
         return;
     }

@@ -94,6 +94,15 @@ impl Refusal {
         )
     }
 
+    /// Memory is short: what runs goes on, new calls do not.
+    pub const fn overload() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overload",
+            "the proxy is overloaded",
+        )
+    }
+
     /// Policy says no, or the peer is cut off.
     pub const fn denied(code: &'static str) -> Self {
         Self::new(StatusCode::FORBIDDEN, code, "RBAC: access denied")

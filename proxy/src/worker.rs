@@ -26,10 +26,12 @@ use crate::connections::{ConnectionLine, Connections, LiveConnection};
 use crate::decision_log::DecisionSink;
 use crate::identity::{self, IdentityError};
 use crate::inbound::handshakes::Handshakes;
+use crate::inbound::peers::Peers;
 use crate::limits;
 use crate::listener::{self, Bound};
 use crate::metrics::Metrics;
 use crate::metrics::meter::Meters;
+use crate::pressure::Pressure;
 use crate::snapshot::Snapshot;
 use crate::token::Tokens;
 use crate::trace::Tracer;
@@ -94,6 +96,9 @@ pub struct Worker {
     meters: Meters,
     tokens: Tokens,
     handshakes: Handshakes,
+    peers: Peers,
+    pressure: Pressure,
+    checked: Rc<Cell<usize>>,
     call_ids: CallIds,
     drain: Drain,
 }
@@ -129,6 +134,8 @@ async fn serve(
         let listener = tokio::net::TcpListener::from_std(socket)?;
         tokio::task::spawn_local(listener::accept(Rc::clone(&worker), bound, listener));
     }
+    let mut look = interval(limits::PRESSURE_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut judge = interval(limits::JUDGE_EVERY);
     judge.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (draining, drain) = (Rc::clone(&worker), ports.drain.clone());
@@ -152,6 +159,7 @@ async fn serve(
                 worker.access_log.flush();
                 worker.meters.tidy();
             }
+            _ = look.tick(), if worker.pressure.is_bounded() => worker.pressure.look(),
             Some(question) = ports.questions.recv() => worker.answer(question),
             () = finished.as_mut() => break,
         }
@@ -168,6 +176,12 @@ impl Worker {
         tokens: Tokens,
         drain: Drain,
     ) -> Self {
+        let pressure = Pressure::new(
+            common
+                .config
+                .memory_max_mib
+                .map(|mib| mib.saturating_mul(1 << 20)),
+        );
         Self {
             meters: Meters::new(Arc::clone(&common.metrics.series)),
             access_log,
@@ -181,6 +195,9 @@ impl Worker {
             decisions,
             tokens,
             handshakes: Handshakes::default(),
+            peers: Peers::default(),
+            pressure,
+            checked: Rc::default(),
             call_ids: CallIds::new(),
             drain,
         }
@@ -247,6 +264,21 @@ impl Worker {
     /// Series of calls and connections.
     pub fn meters(&self) -> &Meters {
         &self.meters
+    }
+
+    /// Open connections of peers.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// Memory of the process.
+    pub fn pressure(&self) -> &Pressure {
+        &self.pressure
+    }
+
+    /// Bytes that are held for external authorizers.
+    pub fn checked(&self) -> &Rc<Cell<usize>> {
+        &self.checked
     }
 
     /// TLS handshakes with peers that are under way.

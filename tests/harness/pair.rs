@@ -113,6 +113,7 @@ fn proxy_config(workload: &Workload, agent_socket: &Path) -> ProxyConfig {
         tcp_outbound: Vec::new(),
         admin: Some(any_port()),
         drain: Duration::from_secs(1),
+        memory_max_mib: None,
         decision_sample_allowed: 1.0,
         num_trusted_proxies: 0,
         jwks: ravelin_proxy::config::JwksConfig::default(),

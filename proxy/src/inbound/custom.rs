@@ -2,6 +2,7 @@
 //!
 //! A call is asked about once; a change of policy later judges calls in flight by the other policies alone.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -53,6 +54,10 @@ pub(super) async fn check(
         }
         CustomCheck::Ask { provider, by } => (provider, by),
     };
+    let held = provider.body.map(|rule| Held::take(worker.checked(), rule));
+    if let Some(None) = held {
+        return Err(Refusal::overload().into());
+    }
     let sent = match provider.body {
         Some(rule) => Some(read_ahead(body, rule).await?),
         None => None,
@@ -213,6 +218,32 @@ fn change(
     Ok(())
 }
 
+/// Bytes that are set aside while a body is read and judged.
+struct Held {
+    all: Rc<Cell<usize>>,
+    bytes: usize,
+}
+
+impl Held {
+    /// None when others hold too much already.
+    fn take(all: &Rc<Cell<usize>>, rule: CheckedBody) -> Option<Self> {
+        let bytes = usize::try_from(rule.max_request_bytes).unwrap_or(usize::MAX);
+        let bytes = bytes.min(limits::CHECKED_BYTES_MAX);
+        let sum = all.get().checked_add(bytes)?;
+        (sum <= limits::CHECKED_BYTES_MAX).then(|| {
+            all.set(sum);
+            let all = Rc::clone(all);
+            Self { all, bytes }
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.set(self.all.get().saturating_sub(self.bytes));
+    }
+}
+
 async fn read_ahead(body: &BodySource, rule: CheckedBody) -> Result<ReadAhead, Refused> {
     let max = usize::try_from(rule.max_request_bytes).unwrap_or(usize::MAX);
     let read = timeout(limits::CHECKED_BODY_DEADLINE, body.read_ahead(max)).await;
@@ -224,4 +255,32 @@ async fn read_ahead(body: &BodySource, rule: CheckedBody) -> Result<ReadAhead, R
         return Err(Refusal::body_too_large().closing().into());
     }
     Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threat_54_bodies_for_authorizers_are_held_up_to_a_sum() {
+        let all = Rc::new(Cell::new(0));
+        let rule = |max_request_bytes| CheckedBody {
+            max_request_bytes,
+            allows_partial: true,
+            is_packed_as_bytes: false,
+        };
+        let third = u32::try_from(limits::CHECKED_BYTES_MAX / 3).unwrap();
+        let mut held: Vec<Held> = (0..3)
+            .map(|_| Held::take(&all, rule(third)).unwrap())
+            .collect();
+        assert!(Held::take(&all, rule(third)).is_none());
+        held.pop();
+        assert!(Held::take(&all, rule(third)).is_some());
+        drop(held);
+        assert_eq!(all.get(), 0);
+        assert!(
+            Held::take(&all, rule(u32::MAX)).is_some(),
+            "one alone may be as large as all"
+        );
+    }
 }

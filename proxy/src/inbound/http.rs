@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use ravelin_policies::{Connection, CustomCheck, NormalizedPath, RequestIdentity};
 use tokio::net::TcpStream;
 
+use super::frame_budget::FrameBudget;
 use super::refused::Refused;
 use super::{accept, custom, policy_connection, register, verdict};
 use crate::body::{Activity, BodySource, ProxyBody};
@@ -89,13 +90,14 @@ pub async fn serve(
         nobody: Arc::default(),
         live: Rc::clone(registered.connection()),
         facts: accepted.facts,
-        worker,
+        worker: Rc::clone(&worker),
     });
+    let stream = FrameBudget::new(accepted.stream, Arc::clone(worker.metrics()));
     let service = service_fn(move |request| {
         let connection = Rc::clone(&connection);
         async move { Ok::<_, std::convert::Infallible>(connection.call(request).await) }
     });
-    serve::serve(accepted.stream, version, service, &registered).await;
+    serve::serve(stream, version, service, &registered).await;
 }
 
 /// Envoy's form: who received it, the digest of the peer's certificate, and the peer's SPIFFE ID.
@@ -258,6 +260,9 @@ impl PeerConnection {
 
     /// What to judge by, while nothing speaks against the connection.
     fn snapshot(&self) -> Result<Arc<Snapshot>, Refused> {
+        if self.worker.pressure().is_high() {
+            return Err(Refusal::overload().into());
+        }
         let snapshot = self.worker.snapshot();
         let snapshot = snapshot.ok_or(Refusal::not_ready("not_ready"))?;
         match self.live.refusal() {

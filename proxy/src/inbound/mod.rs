@@ -4,8 +4,10 @@
 //! text is taken only where a PeerAuthentication says so, and then nobody is authenticated.
 
 mod custom;
+mod frame_budget;
 pub mod handshakes;
 pub mod http;
+pub mod peers;
 mod refused;
 pub mod stream;
 pub mod tcp;
@@ -29,6 +31,7 @@ use crate::metrics::labels::{Edge, Reporter};
 use crate::metrics::meter::Meter;
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;
+use peers::PeerPlace;
 use stream::PeerStream;
 
 pub use self::http::serve as serve_http;
@@ -40,6 +43,8 @@ struct Accepted {
     peer: Option<Rc<Peer>>,
     snapshot: Arc<Snapshot>,
     facts: Arc<ConnectionFacts>,
+    /// Held as long as the connection; none for plain text.
+    _place: Option<PeerPlace>,
 }
 
 impl Accepted {
@@ -136,6 +141,17 @@ async fn accept(
             return None;
         }
     };
+    let place = match &peer {
+        None => None,
+        Some(peer) => {
+            let Some(place) = worker.peers().enter(peer.id()) else {
+                // WHY: counted and not recorded, as with handshakes.
+                worker.metrics().refused("inbound", "peer_connection_limit");
+                return None;
+            };
+            Some(place)
+        }
+    };
     let facts = ConnectionFacts {
         workload: snapshot.workload.to_string(),
         peer: text(peer.as_ref().map(|peer| peer.id())),
@@ -152,6 +168,7 @@ async fn accept(
         peer,
         snapshot,
         facts: Arc::new(facts),
+        _place: place,
     })
 }
 

@@ -205,6 +205,9 @@ async fn forward(
         record.host = Some(checked.host.clone());
         parts.uri.path().clone_into(&mut record.path);
     }
+    if worker.pressure().is_high() {
+        return Err(Refusal::overload());
+    }
     let snapshot = worker.snapshot().ok_or(Refusal::not_ready("not_ready"))?;
     if snapshot.is_expired(worker.now()) {
         return Err(Refusal::not_ready("svid_expired"));

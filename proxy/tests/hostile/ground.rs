@@ -138,12 +138,20 @@ impl Ground {
 
     /// A connection to inventory's proxy, as `config` says who calls.
     pub async fn dial(&self, config: &Arc<ClientConfig>) -> TlsStream<TcpStream> {
+        self.try_dial(config).await.unwrap()
+    }
+
+    /// The same, where the proxy may refuse.
+    pub async fn try_dial(
+        &self,
+        config: &Arc<ClientConfig>,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let name = ServerName::IpAddress(self.inbound.ip().into());
         let dialled = async {
-            let stream = TcpStream::connect(self.inbound).await.unwrap();
-            stream.set_nodelay(true).unwrap();
+            let stream = TcpStream::connect(self.inbound).await?;
+            stream.set_nodelay(true)?;
             let connector = TlsConnector::from(Arc::clone(config));
-            connector.connect(name, stream).await.unwrap()
+            connector.connect(name, stream).await
         };
         timeout(PATIENCE, dialled).await.expect("a handshake")
     }

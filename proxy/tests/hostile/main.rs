@@ -4,6 +4,7 @@
 #![allow(
     missing_docs,
     dead_code,
+    clippy::disallowed_methods,
     unreachable_pub,
     clippy::pedantic,
     clippy::unwrap_used,
@@ -16,9 +17,13 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod floods;
 mod ground;
 mod h2;
+mod malformed;
+mod paths;
 mod process;
+mod properties;
 mod recorder;
 mod smuggling;
 

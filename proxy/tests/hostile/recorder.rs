@@ -27,7 +27,7 @@ pub struct Recorder {
 }
 
 /// Paths, and the bytes to answer with.
-type Answers = Vec<(String, Vec<u8>)>;
+type Answers = Vec<(String, Vec<u8>, bool)>;
 
 impl Recorder {
     pub async fn start() -> Self {
@@ -48,10 +48,10 @@ impl Recorder {
         recorder
     }
 
-    /// Answers requests for `path` with these bytes and closes.
-    pub fn answer(&self, path: &str, bytes: &[u8]) {
+    /// Answers requests for `path` with these bytes, and closes if `closes`.
+    pub fn answer(&self, path: &str, bytes: &[u8], closes: bool) {
         let mut answers = self.answers.lock().unwrap();
-        answers.push((path.to_owned(), bytes.to_vec()));
+        answers.push((path.to_owned(), bytes.to_vec(), closes));
     }
 
     pub fn clear(&self) {
@@ -118,11 +118,10 @@ impl Recorder {
                 .lock()
                 .unwrap()
                 .iter()
-                .find(|(path, _)| *path == target)
-                .map(|(_, bytes)| bytes.clone());
-            if let Some(bytes) = scripted {
+                .find(|(path, _, _)| *path == target)
+                .cloned();
+            if let Some((_, bytes, closes)) = scripted {
                 let _ = stream.write_all(&bytes).await;
-                let closes = bytes.ends_with(b"\0close");
                 if closes {
                     return;
                 }

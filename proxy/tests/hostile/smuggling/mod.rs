@@ -42,7 +42,7 @@ fn bytes_of(row: &Row) -> Vec<u8> {
 }
 
 /// Writes, reads to the end, and returns which requests were answered, as the echo tells.
-async fn converse(mut stream: impl Carrier, bytes: &[u8], is_cut: bool) -> Option<Vec<String>> {
+pub async fn converse(mut stream: impl Carrier, bytes: &[u8], is_cut: bool) -> Option<Vec<String>> {
     let mut answer = Vec::new();
     let talked = async {
         // A side that refuses early may close before all is written.

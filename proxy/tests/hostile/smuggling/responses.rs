@@ -113,9 +113,9 @@ async fn threat_54_no_answer_of_the_application_reaches_another_caller() {
     let mut wrong = Vec::new();
     for (number, (name, answer, closes)) in ROWS.iter().enumerate() {
         let path = format!("/r/{number}");
-        let end = if *closes { "\0close" } else { EVIL };
+        let end = if *closes { "" } else { EVIL };
         let bytes = format!("{answer}{end}");
-        ground.recorder.answer(&path, bytes.as_bytes());
+        ground.recorder.answer(&path, bytes.as_bytes(), *closes);
         let request = format!("GET {path} HTTP/1.1\r\n@@\r\nconnection: close\r\n\r\n");
         let request: &'static str = request.leak();
         let row = ("cut", request.as_bytes(), super::NONE);
