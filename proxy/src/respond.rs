@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Response, StatusCode, Version};
+use http::{Method, Response, StatusCode, Version};
 
 use crate::body::ProxyBody;
 use crate::ext_authz::{self, Denial};
@@ -22,6 +22,8 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub enum Form {
     /// HTTP status and one line.
     Http,
+    /// The same to HEAD: HTTP/2 has nobody else who leaves the line away.
+    HttpHead,
     /// The same; the connection ends, because what follows a refused upgrade must not be read as a request.
     HttpAndClose,
     /// A gRPC status without a message (trailers-only).
@@ -35,6 +37,8 @@ impl Form {
             Self::Grpc
         } else if head.version < Version::HTTP_2 && head.headers.contains_key(header::UPGRADE) {
             Self::HttpAndClose
+        } else if head.method == Method::HEAD {
+            Self::HttpHead
         } else {
             Self::Http
         }
@@ -43,7 +47,7 @@ impl Form {
     /// The HTTP status that says `status` in this form.
     pub fn status(self, status: StatusCode) -> StatusCode {
         match self {
-            Self::Http | Self::HttpAndClose => status,
+            Self::Http | Self::HttpHead | Self::HttpAndClose => status,
             Self::Grpc => StatusCode::OK,
         }
     }
@@ -298,7 +302,9 @@ fn finish(form: Form, refusal: Refusal, text: &str, response: &mut Response<Prox
     if refusal.is_final || form == Form::HttpAndClose {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    if form == Form::Grpc {
+    if form == Form::HttpHead {
+        *response.body_mut() = ProxyBody::Text(None, None);
+    } else if form == Form::Grpc {
         headers.remove(header::CONTENT_LENGTH);
         headers.insert(
             header::CONTENT_TYPE,

@@ -13,5 +13,6 @@ mod capture;
 mod custom;
 mod issuance;
 mod outage;
+mod protocols;
 mod roles;
 mod rotation;

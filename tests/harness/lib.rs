@@ -12,6 +12,7 @@
 
 pub mod admin;
 pub mod attest;
+pub mod grpc_app;
 pub mod http_call;
 pub mod load;
 pub mod mesh_files;
@@ -21,6 +22,8 @@ pub mod pair;
 pub mod ports;
 pub mod process;
 pub mod programs;
+pub mod servers;
+pub mod services;
 pub mod site;
 pub mod wait;
 
