@@ -340,7 +340,11 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) -> Result<(), HeadRefusal> {
             .map(str::trim)
             .filter(|token| !token.is_empty())
         {
-            if token.eq_ignore_ascii_case("close") || token.eq_ignore_ascii_case("keep-alive") {
+            // WHY: `TE` has a rule of its own: it is named, and trailers are carried on each hop all the same.
+            if ["close", "keep-alive", "te"]
+                .iter()
+                .any(|known| token.eq_ignore_ascii_case(known))
+            {
                 continue;
             }
             let name = HeaderName::from_bytes(token.as_bytes())

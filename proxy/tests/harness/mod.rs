@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod agent;
+pub mod any_app;
 pub mod app;
 pub mod authority;
 pub mod authorizer;

@@ -43,11 +43,14 @@ async fn serve(mut stream: TcpStream, seen: Arc<Mutex<Vec<String>>>) {
     }
     let head = String::from_utf8(head).unwrap();
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+    let lower = head.to_ascii_lowercase();
+    let asked = lower.split("\r\nupgrade: ").nth(1).unwrap_or_default();
+    let asked = asked.split("\r\n").next().unwrap_or_default().to_owned();
     seen.lock().unwrap().push(head);
     let answer = match path.rsplit('/').next().unwrap_or_default() {
-        "echo" => {
-            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\nwelcome "
-        }
+        "echo" => &format!(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {asked}\r\n\r\nwelcome "
+        ),
         "other" => {
             "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: other\r\n\r\n"
         }
