@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use ravelin_proxy::config::{Protocol, TcpOutboundListener};
+use ravelin_proxy::config::{OutboundListener, Protocol};
 
 use crate::mesh_files::{MeshFolder, Workload};
 use crate::node::{Node, TRUST_DOMAIN};
@@ -78,7 +78,7 @@ impl Services {
         caller.tcp_outbound = services
             .iter()
             .filter(|service| service.protocol == Protocol::Tcp)
-            .map(|service| TcpOutboundListener {
+            .map(|service| OutboundListener {
                 listen: any_port(),
                 service: service.authority(),
             })
