@@ -60,7 +60,7 @@ pub struct Services {
     pub orders: RunningProxy,
     /// The proxy before the applications.
     pub inventory: RunningProxy,
-    services: Vec<Service>,
+    all: Vec<Service>,
     folder: MeshFolder,
 }
 
@@ -97,7 +97,7 @@ impl Services {
         Self {
             orders,
             inventory,
-            services: services.to_vec(),
+            all: services.to_vec(),
             folder,
         }
     }
@@ -105,7 +105,7 @@ impl Services {
     /// Where the application of `orders` opens connections to this TCP service.
     pub fn tcp_address(&self, name: &str) -> SocketAddr {
         let mut tcp = self
-            .services
+            .all
             .iter()
             .filter(|service| service.protocol == Protocol::Tcp);
         let position = tcp.position(|service| service.name == name).unwrap();
@@ -117,7 +117,7 @@ impl Services {
         let mut text = format!(
             "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: inventory-allow\nspec:\n  selector:\n    matchLabels:\n      app: inventory\n  action: ALLOW\n  rules:\n    - from:\n        - source:\n            principals: [\"{TRUST_DOMAIN}/ns/shop/sa/orders\"]\n      to:\n"
         );
-        for service in &self.services {
+        for service in &self.all {
             let port = service.app.port();
             let _ = writeln!(
                 text,
