@@ -48,6 +48,9 @@ pub struct ProxyConfig {
     /// Health, metrics and live state; loopback.
     #[serde(default)]
     pub admin: Option<SocketAddr>,
+    /// Unix socket where a proxy that starts with the same configuration takes the listeners over from this one.
+    #[serde(default)]
+    pub takeover: Option<PathBuf>,
     /// How long calls in flight may take after a drain began.
     #[serde(default = "default_drain", deserialize_with = "duration")]
     pub drain: Duration,

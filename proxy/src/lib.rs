@@ -34,6 +34,7 @@ pub mod respond;
 pub mod route;
 pub mod serve;
 pub mod snapshot;
+pub mod takeover;
 pub mod token;
 pub mod trace;
 pub mod tunnel;
@@ -57,6 +58,8 @@ use control::ControlPorts;
 use decision_log::DecisionSink;
 use jwks::{FetchPorts, Fetchers};
 use listener::{BindError, Bound, Sockets};
+use takeover::sockets::Inherited;
+use takeover::{Takeover, TakeoverError};
 use token::Tokens;
 use trace::Tracer;
 use trace::span::FinishedSpan;
@@ -83,6 +86,9 @@ pub enum ProxyError {
     /// Whom to trust outside cannot be read.
     #[error(transparent)]
     Roots(#[from] jwks::RootsError),
+    /// Listeners cannot be taken over.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// A thread ended before the drain.
     #[error("{0} ended unexpectedly")]
     Ended(&'static str),
@@ -96,11 +102,21 @@ pub struct Proxy {
     admin: Option<std::net::TcpListener>,
     access_log: Option<Writer>,
     roots: jwks::Roots,
+    takeover: Takeover,
 }
 
 /// Opens the listeners of `config` and serves until `drain` is over. Blocks.
 pub fn run(config: ProxyConfig, drain: Drain) -> Result<(), ProxyError> {
     Proxy::bind(config, SystemClock::shared())?.run(drain)
+}
+
+/// As [`run`], on the listeners that the service manager passed, where it passed some.
+fn run_activated(
+    config: ProxyConfig,
+    inherited: Inherited,
+    drain: Drain,
+) -> Result<(), ProxyError> {
+    Proxy::bind_inherited(config, SystemClock::shared(), inherited)?.run(drain)
 }
 
 /// What the program `ravelin-proxy` does: no core dumps, logging and signals, then [`run`].
@@ -111,6 +127,8 @@ pub fn run_program(config: ProxyConfig, drain: Drain) -> Result<(), ProxyError> 
         eprintln!("core dumps cannot be switched off: {error}");
     }
     ravelin_runtime::telemetry::init(&config.log)?;
+    // WHY: before the first thread, since it clears the variables that say so.
+    let inherited = Inherited::from_environment().map_err(TakeoverError::from)?;
     let signals = drain.clone();
     let spawned = std::thread::Builder::new()
         .name("signals".to_owned())
@@ -121,15 +139,37 @@ pub fn run_program(config: ProxyConfig, drain: Drain) -> Result<(), ProxyError> 
             runtime.block_on(signals.on_signals())
         });
     spawned.map_err(ProxyError::Thread)?;
-    run(config, drain)
+    run_activated(config, inherited, drain)
 }
 
 impl Proxy {
     /// Checks `config` and opens its listeners.
     pub fn bind(config: ProxyConfig, clock: SharedClock) -> Result<Self, ProxyError> {
+        Self::bind_inherited(config, clock, Inherited::default())
+    }
+
+    /// Checks `config` and opens its listeners, as far as they are neither among `inherited` nor with the proxy that holds
+    /// the takeover socket.
+    pub fn bind_inherited(
+        config: ProxyConfig,
+        clock: SharedClock,
+        inherited: Inherited,
+    ) -> Result<Self, ProxyError> {
         config.check()?;
-        let sockets = listener::bind(&config)?;
-        let admin = config.admin.map(listener::bind_admin).transpose()?;
+        let (mut takeover, mut inherited) =
+            Takeover::begin(&config.name, config.takeover.as_deref(), inherited)?;
+        let sockets = listener::bind(&config, &mut inherited)?;
+        let admin = config
+            .admin
+            .map(|address| listener::bind_admin(address, &mut inherited))
+            .transpose()?;
+        if !takeover.has_predecessor() {
+            inherited.check_all_taken().map_err(TakeoverError::from)?;
+        }
+        let held = sockets.iter().flat_map(|listener| &listener.sockets);
+        for socket in held.chain(&admin) {
+            takeover.hold(socket).map_err(ProxyError::Thread)?;
+        }
         let roots = jwks::Roots::new(config.jwks.ca_file.clone())?;
         let own = sockets.iter().map(|sockets| sockets.address);
         let own_ports = own.chain(config.admin).map(|address| address.port());
@@ -146,6 +186,7 @@ impl Proxy {
             admin,
             access_log,
             roots,
+            takeover,
         })
     }
 
@@ -200,6 +241,7 @@ impl Proxy {
         let lost = Arc::new(AtomicU64::new(0));
         let snapshots = watch::Sender::new(None);
         let (finished, is_finished) = watch::channel(false);
+        let open = watch::Sender::new(!self.takeover.is_inherited());
         let (fetched, keys) = watch::channel(Arc::default());
         let (missing, missed) = mpsc::channel(limits::MISSING_KEYS_QUEUE_MAX);
         let (spans, finished_spans) = self.spans();
@@ -223,11 +265,12 @@ impl Proxy {
                 tokens: Tokens::new(keys.clone(), missing.clone()),
                 access_log: self.access_log_sink(),
                 tracer: self.tracer(spans.clone()),
+                is_open: open.subscribe(),
                 drain: drain.clone(),
             };
             let common = Arc::clone(&self.common);
             threads.push(spawn(format!("worker-{index}"), &drain, move || {
-                worker::run(common, bound, ports)
+                worker::run(common, bound, ports).map_err(ProxyError::Thread)
             })?);
         }
         drop((decisions, spans));
@@ -256,11 +299,12 @@ impl Proxy {
             fetchers,
             key_origins,
             spans: finished_spans,
+            open,
             drain: drain.clone(),
         };
-        let (common, admin) = (self.common, self.admin);
+        let (common, admin, takeover) = (self.common, self.admin, self.takeover);
         let control = spawn("control".to_owned(), &drain, move || {
-            control::run(common, admin, ports)
+            control::run(common, admin, takeover, ports)
         })?;
         join_all(threads, self.access_log, &finished, control)
     }
@@ -297,20 +341,24 @@ fn per_worker(sockets: Vec<Sockets>, workers: usize) -> Vec<Vec<(Bound, std::net
     let mut per_worker: Vec<Vec<(Bound, std::net::TcpListener)>> = Vec::new();
     per_worker.resize_with(workers, Vec::new);
     for listener in sockets {
-        for (worker, socket) in per_worker.iter_mut().zip(listener.sockets) {
-            worker.push((listener.bound.clone(), socket));
+        let mut sockets = listener.sockets.into_iter();
+        // WHY: inherited sockets may be more than the workers; each must have one that accepts from it.
+        while !sockets.as_slice().is_empty() {
+            for (worker, socket) in per_worker.iter_mut().zip(&mut sockets) {
+                worker.push((listener.bound.clone(), socket));
+            }
         }
     }
     per_worker
 }
 
-type Thread = JoinHandle<std::io::Result<()>>;
+type Thread = JoinHandle<Result<(), ProxyError>>;
 
 /// Starts a thread whose end, however it comes, begins the drain of the others.
 fn spawn(
     name: String,
     drain: &Drain,
-    body: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+    body: impl FnOnce() -> Result<(), ProxyError> + Send + 'static,
 ) -> Result<Thread, ProxyError> {
     struct StartOnDrop(Drain);
     impl Drop for StartOnDrop {
@@ -348,8 +396,7 @@ fn join_all(
 
 fn join(thread: Thread, what: &'static str) -> Result<(), ProxyError> {
     match thread.join() {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(ProxyError::Thread(error)),
+        Ok(ended) => ended,
         Err(_) => Err(ProxyError::Ended(what)),
     }
 }

@@ -236,6 +236,24 @@ pub const CUT_DEADLINE: Duration = Duration::from_secs(1);
 /// Time between the closing of the listeners and the first GOAWAY of a drain, and between two looks at what is left.
 pub const LISTENER_LINGER: Duration = Duration::from_millis(50);
 
+/// An idle HTTP/1.1 connection that is to end waits this long for one more call, whose response says so.
+pub const LAST_CALL_WAIT: Duration = Duration::from_secs(2);
+
+/// Sockets that travel in one message of a takeover; the kernel allows 253.
+pub const TAKEOVER_SOCKETS_PER_MESSAGE: usize = 64;
+/// Messages with sockets that a successor reads.
+pub const TAKEOVER_MESSAGES_MAX: usize = 256;
+/// Text in one message of a takeover.
+pub const TAKEOVER_TEXT_BYTES_MAX: usize = 1024;
+/// One message of a takeover that the other side has at hand.
+pub const TAKEOVER_STEP_DEADLINE: Duration = Duration::from_secs(5);
+/// A successor that has no configuration from the agent after this time gives up.
+pub const TAKEOVER_READY_DEADLINE: Duration = Duration::from_secs(30);
+/// The predecessor waits for its successor a little longer than that one tries.
+pub const TAKEOVER_SERVING_DEADLINE: Duration = Duration::from_secs(35);
+/// Listeners of the service manager are served after this time also without a configuration: by refusals.
+pub const INHERITED_WAIT: Duration = Duration::from_secs(10);
+
 /// How long the last decision records may take to reach the agent when the process ends.
 pub const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
 /// After the last record was given to the stream: time for the bytes to leave.

@@ -6,10 +6,12 @@ use std::rc::Rc;
 
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use crate::config::{InboundListener, OutboundListener, Protocol, ProxyConfig};
 use crate::limits;
 use crate::route::Addressed;
+use crate::takeover::sockets::Inherited;
 use crate::worker::Worker;
 use crate::{capture, inbound, outbound};
 
@@ -45,12 +47,12 @@ pub struct Sockets {
     pub bound: Bound,
     /// The address, with the port that the system chose if 0 was asked.
     pub address: SocketAddr,
-    /// One per worker.
+    /// At least one per worker.
     pub sockets: Vec<TcpListener>,
 }
 
-/// Opens every listener of `config`.
-pub fn bind(config: &ProxyConfig) -> Result<Vec<Sockets>, BindError> {
+/// Opens every listener of `config`, unless it is among `inherited`.
+pub fn bind(config: &ProxyConfig, inherited: &mut Inherited) -> Result<Vec<Sockets>, BindError> {
     let mut wanted = Vec::new();
     wanted.extend(config.outbound.map(|address| (Bound::Outbound, address)));
     wanted.extend(
@@ -71,8 +73,11 @@ pub fn bind(config: &ProxyConfig) -> Result<Vec<Sockets>, BindError> {
             .iter()
             .map(|tcp| (Bound::TcpOutbound(tcp.clone()), tcp.listen)),
     );
-    let bind = |(bound, address)| bind_one(bound, address, config.worker_count());
-    let mut listeners: Vec<Sockets> = wanted.into_iter().map(bind).collect::<Result<_, _>>()?;
+    let mut bind = |(bound, address)| {
+        let taken = inherited.take(address);
+        bind_one(bound, address, config.worker_count(), taken)
+    };
+    let mut listeners: Vec<Sockets> = wanted.into_iter().map(&mut bind).collect::<Result<_, _>>()?;
     // Connections over IPv6 are redirected to the same port as those over IPv4.
     let outbound = listeners.first().filter(|_| config.capture.outbound);
     if let Some(port) = outbound.map(|first| first.address.port()) {
@@ -107,13 +112,32 @@ fn where_there_is_ipv6(bound: Result<Sockets, BindError>) -> Result<Option<Socke
     }
 }
 
-/// Opens the admin listener.
-pub fn bind_admin(address: SocketAddr) -> Result<TcpListener, BindError> {
+/// Opens the admin listener, unless it is among `inherited`.
+pub fn bind_admin(
+    address: SocketAddr,
+    inherited: &mut Inherited,
+) -> Result<TcpListener, BindError> {
+    if let Some(taken) = inherited.take(address).pop() {
+        return Ok(taken);
+    }
     open(address, false, Sort::Any).map_err(|source| BindError { address, source })
 }
 
-fn bind_one(bound: Bound, address: SocketAddr, workers: usize) -> Result<Sockets, BindError> {
+fn bind_one(
+    bound: Bound,
+    address: SocketAddr,
+    workers: usize,
+    taken: Vec<TcpListener>,
+) -> Result<Sockets, BindError> {
     let fail = |source| BindError { address, source };
+    if !taken.is_empty() {
+        let sockets = share(taken, workers).map_err(fail)?;
+        return Ok(Sockets {
+            bound,
+            address,
+            sockets,
+        });
+    }
     let sort = match bound {
         Bound::CapturedInbound => Sort::OneFamily,
         Bound::Inbound(_) | Bound::Outbound | Bound::HttpOutbound(_) | Bound::TcpOutbound(_) => {
@@ -146,6 +170,19 @@ enum Sort {
     OneFamily,
 }
 
+/// At least one socket for each worker, and each socket for at least one worker: connections wait in every one of them.
+fn share(mut sockets: Vec<TcpListener>, workers: usize) -> std::io::Result<Vec<TcpListener>> {
+    let copies = workers.saturating_sub(sockets.len());
+    let copies = sockets
+        .iter()
+        .cycle()
+        .take(copies)
+        .map(TcpListener::try_clone)
+        .collect::<Result<Vec<_>, _>>()?;
+    sockets.extend(copies);
+    Ok(sockets)
+}
+
 fn open(address: SocketAddr, is_shared: bool, sort: Sort) -> std::io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -165,10 +202,20 @@ fn open(address: SocketAddr, is_shared: bool, sort: Sort) -> std::io::Result<Tcp
     Ok(socket.into())
 }
 
-/// Accepts until the drain begins.
-pub async fn accept(worker: Rc<Worker>, bound: Bound, listener: tokio::net::TcpListener) {
+/// Accepts, once the listeners are to be served, until the drain begins.
+pub async fn accept(
+    worker: Rc<Worker>,
+    bound: Bound,
+    listener: tokio::net::TcpListener,
+    mut is_open: watch::Receiver<bool>,
+) {
     let open = Rc::new(Cell::new(0_usize));
     let drain = worker.drain().clone();
+    // WHY: what waits in an inherited listener gets its answer by a configuration, not a refusal for want of one.
+    tokio::select! {
+        () = drain.started() => return,
+        opened = is_open.wait_for(|is_open| *is_open) => if opened.is_err() { return },
+    }
     loop {
         // WHY: both arms are cancel-safe: a connection that is not accepted yet stays in the kernel's queue.
         let accepted = tokio::select! {

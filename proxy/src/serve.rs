@@ -1,16 +1,18 @@
 //! The server side of HTTP for both directions: strict limits, one connection to its end or to the order to end.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::body::ProxyBody;
 use crate::connections::{Order, Registered};
@@ -41,31 +43,36 @@ where
     let stream = TokioIo::new(stream);
     match version {
         Version::Http1 { head_deadline } => {
+            let is_closing = Rc::new(Cell::new(false));
+            let service = announcing(service, Rc::clone(&is_closing));
             let connection = http1(head_deadline)
                 .serve_connection(stream, service)
                 .with_upgrades();
-            obey(
-                connection,
-                http1::UpgradeableConnection::graceful_shutdown,
-                registered,
-            )
-            .await;
+            let shut_down = http1::UpgradeableConnection::graceful_shutdown;
+            obey(connection, shut_down, Some(&is_closing), registered).await;
         }
         Version::Http2 => {
             let connection = http2().serve_connection(stream, service);
-            obey(connection, http2::Connection::graceful_shutdown, registered).await;
+            let shut_down = http2::Connection::graceful_shutdown;
+            obey(connection, shut_down, None, registered).await;
         }
     }
     // INVARIANT: a tunnel is judged, and counts as a connection, until it ends; HTTP/1.1 lets go of it at once.
     registered.connection().tunnels_ended().await;
 }
 
-async fn obey<C>(connection: C, shut_down: impl Fn(Pin<&mut C>), registered: &Registered)
-where
+/// Drives a connection to its end. `is_closing`: responses can say that they are the last.
+async fn obey<C>(
+    connection: C,
+    shut_down: impl Fn(Pin<&mut C>),
+    is_closing: Option<&Cell<bool>>,
+    registered: &Registered,
+) where
     C: Future<Output = hyper::Result<()>>,
 {
     let mut connection = std::pin::pin!(connection);
     let mut orders = registered.connection().orders();
+    let mut last_call = std::pin::pin!(sleep(Duration::MAX));
     loop {
         let changed = tokio::select! {
             result = connection.as_mut() => {
@@ -74,12 +81,28 @@ where
                 }
                 return;
             }
+            // WHY: far away until the connection is to end.
+            () = last_call.as_mut() => {
+                last_call.as_mut().reset(Instant::now() + limits::LAST_CALL_WAIT);
+                shut_down(connection.as_mut());
+                continue;
+            }
             changed = orders.changed() => changed,
         };
         let order = *orders.borrow_and_update();
         match order {
             Order::Serve if changed.is_ok() => {}
-            Order::Serve | Order::Drain => shut_down(connection.as_mut()),
+            Order::Serve | Order::Drain => match is_closing {
+                None => shut_down(connection.as_mut()),
+                // WHY: HTTP/1.1 can tell its end only in a response. An idle connection that closes may meet a call that is
+                // already on its way; so the next response says that it is the last, and only silence is closed on.
+                Some(is_closing) => {
+                    is_closing.set(true);
+                    last_call
+                        .as_mut()
+                        .reset(Instant::now() + limits::LAST_CALL_WAIT);
+                }
+            },
             Order::End { grace, .. } => {
                 shut_down(connection.as_mut());
                 if timeout(grace, connection.as_mut()).await.is_err() {
@@ -89,6 +112,30 @@ where
             }
         }
     }
+}
+
+/// The same service, whose responses say `connection: close` once `is_closing`.
+fn announcing<S>(
+    service: S,
+    is_closing: Rc<Cell<bool>>,
+) -> impl Service<Request<Incoming>, Response = Response<ProxyBody>, Error = Infallible, Future: 'static>
++ 'static
+where
+    S: Service<Request<Incoming>, Response = Response<ProxyBody>, Error = Infallible> + 'static,
+    S::Future: 'static,
+{
+    service_fn(move |request: Request<Incoming>| {
+        let is_closing = Rc::clone(&is_closing);
+        let answered = service.call(request);
+        async move {
+            let mut response = answered.await?;
+            if is_closing.get() && !response.status().is_informational() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok(response)
+        }
+    })
 }
 
 fn http1(head_deadline: Duration) -> http1::Builder {

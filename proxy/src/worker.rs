@@ -68,6 +68,8 @@ pub struct WorkerPorts {
     pub access_log: AccessLogSink,
     /// Traces.
     pub tracer: Tracer,
+    /// True when the listeners are to be served.
+    pub is_open: watch::Receiver<bool>,
     /// Start of the drain.
     pub drain: Drain,
 }
@@ -132,7 +134,13 @@ async fn serve(
     worker.adopt(ports.snapshots.borrow_and_update().clone(), &ports.adopted);
     for (bound, socket) in bound {
         let listener = tokio::net::TcpListener::from_std(socket)?;
-        tokio::task::spawn_local(listener::accept(Rc::clone(&worker), bound, listener));
+        let is_open = ports.is_open.clone();
+        tokio::task::spawn_local(listener::accept(
+            Rc::clone(&worker),
+            bound,
+            listener,
+            is_open,
+        ));
     }
     let mut look = interval(limits::PRESSURE_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);

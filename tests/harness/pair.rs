@@ -112,6 +112,7 @@ pub(crate) fn proxy_config(workload: &Workload, agent_socket: &Path) -> ProxyCon
         capture: CaptureConfig::default(),
         tcp_outbound: Vec::new(),
         admin: Some(any_port()),
+        takeover: None,
         drain: Duration::from_secs(1),
         memory_max_mib: None,
         decision_sample_allowed: 1.0,

@@ -20,6 +20,9 @@ struct Arguments {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Take the listeners over from the proxy that holds this socket, if one does; then hold it for the next one.
+    #[arg(long, value_name = "SOCKET")]
+    takeover: Option<PathBuf>,
     /// Validate the configuration and exit.
     #[arg(long)]
     check: bool,
@@ -27,7 +30,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config = match ProxyConfig::load(&arguments.config) {
+    let mut config = match ProxyConfig::load(&arguments.config) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{}", whole(&error));
@@ -37,6 +40,9 @@ fn main() -> ExitCode {
     if arguments.check {
         println!("`{}` is valid", arguments.config.display());
         return ExitCode::SUCCESS;
+    }
+    if arguments.takeover.is_some() {
+        config.takeover = arguments.takeover;
     }
     match ravelin_proxy::run_program(config, Drain::new()) {
         Ok(()) => ExitCode::SUCCESS,

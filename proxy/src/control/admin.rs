@@ -61,10 +61,14 @@ impl State {
     }
 }
 
-/// Serves until the process ends.
-pub async fn serve(listener: Option<TcpListener>, state: State) {
+/// Serves until the process ends, or until `handed_over` says that another process does.
+pub async fn serve(
+    listener: Option<TcpListener>,
+    state: State,
+    handed_over: impl Future<Output = bool> + Send + 'static,
+) {
     let Some(listener) = listener else {
-        return std::future::pending().await;
+        return;
     };
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -77,10 +81,15 @@ pub async fn serve(listener: Option<TcpListener>, state: State) {
         .route("/connections", get(connections))
         .route("/jwks", get(key_origins))
         .with_state(state);
-    if let Err(error) = axum::serve(listener, router).await {
+    let until = async move {
+        if !handed_over.await {
+            std::future::pending::<()>().await;
+        }
+    };
+    let served = axum::serve(listener, router).with_graceful_shutdown(until);
+    if let Err(error) = served.await {
         tracing::error!(%error, "the admin listener failed");
     }
-    std::future::pending::<()>().await;
 }
 
 /// Why no calls are to be sent here; none when it is ready.

@@ -16,12 +16,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::ProxyError;
 use crate::decision_log::CallRecord;
 use crate::jwks::{Fetchers, OriginLine, WantedKeys};
 use crate::limits;
 use crate::metrics::{self, Metrics};
 use crate::snapshot::Snapshot;
 use crate::trace::span::FinishedSpan;
+use crate::takeover::{Takeover, TakeoverPorts};
 use crate::worker::{Common, Question};
 use store::Store;
 
@@ -48,6 +50,8 @@ pub struct ControlPorts {
     pub spans: Option<mpsc::Receiver<FinishedSpan>>,
     /// State of the fetchers.
     pub key_origins: watch::Receiver<Vec<OriginLine>>,
+    /// Set when the listeners are to be served.
+    pub open: watch::Sender<bool>,
     /// Start of the drain.
     pub drain: Drain,
 }
@@ -64,19 +68,32 @@ pub struct Control {
     lost_reported: u64,
     finished: watch::Receiver<bool>,
     wanted_keys: watch::Sender<WantedKeys>,
+    ready: watch::Sender<bool>,
 }
 
 /// Runs the control thread until the workers have ended and their last records are sent.
 pub fn run(
     common: Arc<Common>,
     admin: Option<std::net::TcpListener>,
+    takeover: Takeover,
     ports: ControlPorts,
-) -> std::io::Result<()> {
+) -> Result<(), ProxyError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?;
+        .build()
+        .map_err(ProxyError::Thread)?;
     runtime.block_on(async move {
-        let admin = admin.map(TcpListener::from_std).transpose()?;
+        let admin = admin.map(TcpListener::from_std).transpose();
+        let admin = admin.map_err(ProxyError::Thread)?;
+        let (ready, is_ready) = watch::channel(false);
+        let (handed_over, is_handed_over) = watch::channel(false);
+        let is_open = ports.open.subscribe();
+        let takeover = takeover.run(TakeoverPorts {
+            ready: is_ready,
+            open: ports.open,
+            handed_over,
+            drain: ports.drain.clone(),
+        });
         let state = admin::State::new(
             Arc::clone(&common),
             ports.snapshots.subscribe(),
@@ -96,19 +113,32 @@ pub fn run(
             lost_reported: 0,
             finished: ports.finished,
             wanted_keys: ports.wanted_keys,
+            ready,
         };
-        // WHY: the admin listener lives as long as the control loop, so that a drain can be watched.
-        tokio::select! {
-            () = control.follow() => {}
-            () = admin::serve(admin, state) => {}
-            () = ports.fetchers.run() => {}
-            () = series => {}
-        }
+        // WHY: the admin listener lives as long as the control loop, so that a drain can be watched; but one process at a
+        // time answers on it.
+        let admin = async {
+            if reached(is_open).await {
+                admin::serve(admin, state, reached(is_handed_over)).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let takeover = async {
+            takeover.await?;
+            std::future::pending().await
+        };
+        let result = tokio::select! {
+            () = control.follow() => Ok(()),
+            () = admin => Ok(()),
+            () = ports.fetchers.run() => Ok(()),
+            () = series => Ok(()),
+            failed = takeover => failed,
+        };
         if let Some(exporting) = exporting {
             // WHY: a collector that does not answer must not hold up the end.
             let _ = timeout(limits::FLUSH_DEADLINE, exporting).await;
         }
-        Ok(())
+        result
     })
 }
 
@@ -184,9 +214,9 @@ impl Control {
             is_other
         });
         self.snapshots.send_replace(Some(snapshot));
-        timeout(limits::ADOPT_DEADLINE, self.all_adopted(generation))
-            .await
-            .is_ok()
+        let adopted = timeout(limits::ADOPT_DEADLINE, self.all_adopted(generation)).await;
+        self.ready.send_replace(adopted.is_ok());
+        adopted.is_ok()
     }
 
     async fn all_adopted(&mut self, generation: u64) {
@@ -204,6 +234,11 @@ impl Control {
         self.lost_reported = total;
         lost
     }
+}
+
+/// True once `flag` is set; false when nobody can set it any more.
+async fn reached(mut flag: watch::Receiver<bool>) -> bool {
+    flag.wait_for(|is_set| *is_set).await.is_ok()
 }
 
 /// Waits until all workers have ended.

@@ -33,13 +33,26 @@ pub struct Client(SendRequest<Full<Bytes>>);
 
 impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
+        Self::try_connect(address).await.unwrap()
+    }
+
+    pub async fn try_connect(address: SocketAddr) -> Result<Self, String> {
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| format!("no connection: {error}"))?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| error.to_string())?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
-            .unwrap();
+            .map_err(|error| format!("no connection: {error}"))?;
         tokio::spawn(connection);
-        Self(sender)
+        Ok(Self(sender))
+    }
+
+    /// Whether the other side has closed the connection in order, between two calls.
+    pub async fn is_over(&mut self) -> bool {
+        self.0.ready().await.is_err()
     }
 
     pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, String> {

@@ -9,6 +9,8 @@ pub mod authority;
 pub mod authorizer;
 pub mod client;
 pub mod issuer;
+pub mod load;
+pub mod process;
 pub mod tunnel_app;
 
 use std::net::SocketAddr;
@@ -64,6 +66,23 @@ impl RunningProxy {
             admin: proxy.admin_address(),
             thread: Some(std::thread::spawn(move || proxy.run(child))),
             drain,
+        }
+    }
+
+    /// One that the test runs otherwise.
+    pub fn elsewhere(
+        outbound: SocketAddr,
+        inbound: Vec<SocketAddr>,
+        tcp_outbound: Vec<SocketAddr>,
+        admin: SocketAddr,
+    ) -> Self {
+        Self {
+            outbound: Some(outbound),
+            inbound,
+            tcp_outbound,
+            admin: Some(admin),
+            drain: Drain::new(),
+            thread: None,
         }
     }
 
@@ -353,13 +372,12 @@ impl Mesh {
     }
 
     fn services(&self) -> String {
-        let (http, tcp) = (
-            self.inventory.inbound[0].port(),
-            self.inventory.inbound[1].port(),
-        );
-        let entry = |name: &str, port: u16, protocol: &str, endpoint: u16, expected: &str| {
-            format!(
-                r#"
+        let (http, tcp) = (self.inventory.inbound[0], self.inventory.inbound[1]);
+        let entry =
+            |name: &str, port: u16, protocol: &str, endpoint: SocketAddr, expected: &str| {
+                let (ip, endpoint) = (endpoint.ip(), endpoint.port());
+                format!(
+                    r#"
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata:
@@ -374,13 +392,13 @@ spec:
       name: main
       protocol: {protocol}
   endpoints:
-    - address: 127.0.0.1
+    - address: {ip}
       ports:
         main: {endpoint}
   subjectAltNames: ["{expected}"]
 "#
-            )
-        };
+                )
+            };
         [
             entry("inventory", 80, "HTTP", http, &id("inventory")),
             entry("inventory-tcp", 7000, "TCP", tcp, &id("inventory")),

@@ -34,6 +34,11 @@ impl UdsStream {
         }
     }
 
+    /// The socket itself, for a protocol that is not gRPC. To be taken before anything was read.
+    pub fn into_socket(self) -> UnixStream {
+        self.socket
+    }
+
     /// The process at the other end.
     pub fn peer(&self) -> &PeerProcess {
         &self.peer
