@@ -235,6 +235,20 @@ impl RequestAuthentications {
         Ok(Presented { tokens })
     }
 
+    /// The tokens that `other` found, as these rules find them: by the places that both look at.
+    pub fn found_by(&self, other: &Self, presented: &Presented) -> Presented {
+        let place_here = |place: usize| {
+            let place = other.places.get(place)?;
+            self.places.iter().position(|here| here == place)
+        };
+        let mut tokens: Vec<(usize, String)> = presented
+            .tokens()
+            .filter_map(|(place, token)| Some((place_here(place)?, token.to_owned())))
+            .collect();
+        tokens.sort_by_key(|(place, _)| *place);
+        Presented { tokens }
+    }
+
     /// Judges tokens that were found. One rule that accepts all of its tokens is enough (rule 75).
     pub fn verify(
         &self,

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ravelin_policies::PeerMode;
+use ravelin_policies::{PeerMode, WorkloadPolicies};
 use ravelin_proto::time::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use crate::identity::Peer;
 use crate::limits;
 use crate::live_calls::LiveCalls;
 use crate::snapshot::Snapshot;
+use crate::token::Tokens;
 
 /// What a connection's task is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,6 +220,20 @@ impl Connections {
         }
     }
 
+    /// Judges the tokens of all calls in flight again (see [`LiveCalls::authenticate_again`]).
+    pub fn authenticate_again(
+        &self,
+        tokens: &Tokens,
+        before: &WorkloadPolicies,
+        snapshot: &Snapshot,
+    ) {
+        for connection in self.live.borrow().values() {
+            if let Carried::Http(calls) = &connection.carried {
+                calls.authenticate_again(tokens, before, snapshot);
+            }
+        }
+    }
+
     /// Begins the drain of the process: no connection takes new calls.
     pub fn drain(&self) {
         self.is_draining.set(true);
@@ -349,9 +364,11 @@ impl LiveConnection {
                 self.refusal.set(Some(code));
                 self.order(Order::End { code, grace });
             }
-            // WHY: the peer must see the new SVID. A TCP connection cannot be moved; its peer judges it as well.
-            None if self.identity_generation < snapshot.identity_generation
-                && self.is_movable() =>
+            // WHY: the peer must see the new SVID, and show its own before the one that it showed ends. A TCP connection
+            // cannot be moved; its peer judges it as well.
+            None if self.is_movable()
+                && (self.identity_generation < snapshot.identity_generation
+                    || self.ends_soon(now)) =>
             {
                 self.order(Order::Drain);
             }
@@ -445,6 +462,16 @@ impl LiveConnection {
             }
             Carried::OutboundTcp | Carried::Unjudged => None,
         }
+    }
+
+    /// True shortly before the peer's SVID ends.
+    fn ends_soon(&self, now: Timestamp) -> bool {
+        self.peer.as_ref().is_some_and(|peer| {
+            let end = peer.not_after();
+            // WHY: a peer that has no newer SVID yet is not asked for one again and again.
+            let ahead = limits::MOVE_BEFORE_EXPIRY.min(end.since(self.opened) / 4);
+            end.minus(ahead) <= now
+        })
     }
 
     /// True for a connection with a peer that can be replaced by a new one without loss.

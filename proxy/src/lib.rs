@@ -163,9 +163,7 @@ impl Proxy {
             .admin
             .map(|address| listener::bind_admin(address, &mut inherited))
             .transpose()?;
-        if !takeover.has_predecessor() {
-            inherited.check_all_taken().map_err(TakeoverError::from)?;
-        }
+        inherited.check_all_taken().map_err(TakeoverError::from)?;
         let held = sockets.iter().flat_map(|listener| &listener.sockets);
         for socket in held.chain(&admin) {
             takeover.hold(socket).map_err(ProxyError::Thread)?;

@@ -95,6 +95,14 @@ pub const H2_PING_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Tries of one request that was provably not processed: the first one included.
 pub const TRIES_MAX: u32 = 4;
+/// Tries of one idempotent request whose connection ended without an answer: the first one included.
+pub const LOST_TRIES_MAX: u32 = 3;
+/// Calls wait this long for a destination where nobody listens: its restart.
+pub const RESTART_WAIT: Duration = Duration::from_secs(2);
+/// First and longest pause between two dials meanwhile.
+pub const RESTART_PAUSE_MIN: Duration = Duration::from_millis(5);
+/// See [`RESTART_PAUSE_MIN`].
+pub const RESTART_PAUSE_MAX: Duration = Duration::from_millis(80);
 /// Endpoints that are dialled for one request before it is refused.
 pub const ENDPOINT_TRIES_MAX: usize = 3;
 /// An endpoint that could not be dialled is passed over for this long while others can.
@@ -114,6 +122,8 @@ pub const IDLE_CONNECTIONS_MAX: usize = 256;
 /// An HTTP/1.1 connection idle for longer is not used again: common servers close theirs after 5 s.
 pub const IDLE_CONNECTION_AGE: Duration = Duration::from_millis(1500);
 
+/// A connection moves to a new one this long before its peer's SVID ends, or at a quarter of what was left if that is less.
+pub const MOVE_BEFORE_EXPIRY: Duration = Duration::from_secs(10);
 /// A connection that is no longer trusted has this long to finish what is in flight.
 pub const UNTRUSTED_GRACE: Duration = Duration::from_secs(5);
 /// A connection whose peer is on the deny-list has this long.

@@ -10,12 +10,13 @@ use std::task::{Context, Poll, Waker};
 use http::HeaderValue;
 use http::request::Parts;
 use ravelin_policies::{
-    Connection, ConnectionPolicies, HttpCall, NormalizedPath, RequestIdentity, WorkloadPolicies,
+    Connection, ConnectionPolicies, HttpCall, NormalizedPath, Presented, RequestIdentity,
+    RequestView, WorkloadPolicies,
 };
 use ravelin_proto::time::Timestamp;
 
 use crate::snapshot::Snapshot;
-use crate::token::Headers;
+use crate::token::{Headers, TokenRefusal, Tokens};
 
 /// The calls of one connection.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub struct LiveCalls {
 #[derive(Debug)]
 struct LiveCall {
     head: Rc<Parts>,
-    judged: JudgedBy,
+    judged: RefCell<JudgedBy>,
     cut: Cell<Option<&'static str>>,
     waker: RefCell<Option<Waker>>,
 }
@@ -46,6 +47,10 @@ pub struct JudgedBy {
     pub path: NormalizedPath,
     /// What its tokens say.
     pub identity: Arc<RequestIdentity>,
+    /// Its tokens.
+    pub tokens: Presented,
+    /// When they were accepted.
+    pub accepted: Timestamp,
 }
 
 impl JudgedBy {
@@ -111,7 +116,7 @@ impl LiveCalls {
         self.next.set(id.wrapping_add(1));
         let call = Rc::new(LiveCall {
             head,
-            judged,
+            judged: RefCell::new(judged),
             cut: Cell::new(None),
             waker: RefCell::new(None),
         });
@@ -128,7 +133,8 @@ impl LiveCalls {
         let on = self.prejudged(policies);
         for call in self.calls.borrow().values() {
             let headers = Headers::new(&call.head.headers);
-            let call_now = call.judged.call(&call.head, &headers, now);
+            let judged = call.judged.borrow();
+            let call_now = judged.call(&call.head, &headers, now);
             let decision = policies.authorize_http_on(&on, &call_now);
             if !decision.is_allowed {
                 call.cut(decision.code);
@@ -139,14 +145,53 @@ impl LiveCalls {
     /// Cuts every call whose token is on the deny-list of `snapshot`.
     pub fn judge_tokens(&self, snapshot: &Snapshot, now: Timestamp) {
         for call in self.calls.borrow().values() {
-            if snapshot.is_token_denied(&call.judged.identity, now) {
+            if snapshot.is_token_denied(&call.judged.borrow().identity, now) {
                 call.cut("token_denied");
+            }
+        }
+    }
+
+    /// Judges the tokens of every call by the rules and keys of today, which the rules of `before` had found; cuts calls
+    /// whose token is no longer accepted.
+    pub fn authenticate_again(
+        &self,
+        tokens: &Tokens,
+        before: &WorkloadPolicies,
+        snapshot: &Snapshot,
+    ) {
+        for call in self.calls.borrow().values() {
+            if let Err(refused) = call.authenticate_again(tokens, before, snapshot) {
+                call.cut(refused.refusal.code);
             }
         }
     }
 }
 
 impl LiveCall {
+    fn authenticate_again(
+        &self,
+        tokens: &Tokens,
+        before: &WorkloadPolicies,
+        snapshot: &Snapshot,
+    ) -> Result<(), TokenRefusal> {
+        let mut judged = self.judged.borrow_mut();
+        if judged.tokens.is_empty() {
+            return Ok(());
+        }
+        let rules = snapshot.policies.authentication();
+        let presented = rules.found_by(before.authentication(), &judged.tokens);
+        let headers = Headers::new(&self.head.headers);
+        let request = RequestView {
+            method: self.head.method.as_str(),
+            query: judged.path.query(),
+            headers: &headers,
+        };
+        let again = tokens.judge_again(snapshot, presented, &request, judged.accepted)?;
+        judged.identity = again.identity;
+        judged.tokens = again.presented;
+        Ok(())
+    }
+
     fn cut(&self, code: &'static str) {
         self.cut.set(Some(code));
         if let Some(waker) = self.waker.take() {

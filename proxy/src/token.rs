@@ -3,6 +3,7 @@
 //! INVARIANT: what is remembered never outlives what it rests on: rules and keys (another set empties the memory),
 //! expiry and start of the tokens (looked at on each use), the deny-list (asked on each use). A repeated token costs
 //! a digest and a look into a table; refusals are not remembered. One memory for each worker, without a lock.
+//! Tokens of calls in flight are judged again when rules or keys change (threat 59).
 
 mod memory;
 
@@ -14,8 +15,8 @@ use http::HeaderMap;
 use http::StatusCode;
 use http::request::Parts;
 use ravelin_policies::{
-    AuthRefusal, HeaderView, KeyAddress, KeySource, NormalizedPath, RequestIdentity, RequestView,
-    SignatureVerifier, WorkloadPolicies,
+    AuthRefusal, HeaderView, KeyAddress, KeySource, NormalizedPath, Presented, RequestIdentity,
+    RequestView, SignatureVerifier, WorkloadPolicies,
 };
 use ravelin_proto::jwks::{Jwk, JwkSet};
 use ravelin_proto::jws::JwsAlgorithm;
@@ -27,7 +28,7 @@ use crate::denylist::Denylist;
 use crate::jwks::FetchedKeys;
 use crate::respond::Refusal;
 use crate::snapshot::Snapshot;
-use memory::Memory;
+use memory::{HeldBasis, Memory};
 
 /// Token keys of trust domains.
 pub type TrustDomainKeys = BTreeMap<TrustDomain, Arc<JwkSet>>;
@@ -77,6 +78,16 @@ pub struct Tokens {
     fetched: RefCell<Arc<FetchedKeys>>,
     missing: mpsc::Sender<KeyAddress>,
     memory: RefCell<Memory>,
+    judged_by: RefCell<Option<HeldBasis>>,
+}
+
+/// What a request's tokens establish, and the tokens themselves, to be judged again.
+#[derive(Clone, Debug)]
+pub struct Authenticated {
+    /// For policies and headers.
+    pub identity: Arc<RequestIdentity>,
+    /// As the rules found them; empty without one.
+    pub presented: Presented,
 }
 
 /// Everything that a judgement of tokens rests on. Borrowed: workers share these values, and would contend for the
@@ -100,7 +111,43 @@ impl Tokens {
             fetched: RefCell::new(current),
             missing,
             memory: RefCell::default(),
+            judged_by: RefCell::default(),
         }
+    }
+
+    /// The rules that calls in flight were judged by, if those of `snapshot` or the keys are others by now. Once a change.
+    pub fn changed_since(&self, snapshot: &Snapshot) -> Option<Arc<WorkloadPolicies>> {
+        self.renew_keys();
+        let fetched = self.fetched.borrow();
+        let basis = Basis {
+            policies: &snapshot.policies,
+            bundles: &snapshot.token_keys,
+            fetched: &fetched,
+        };
+        let mut judged_by = self.judged_by.borrow_mut();
+        if judged_by.as_ref().is_some_and(|held| held.is(basis)) {
+            return None;
+        }
+        let before = judged_by.replace(HeldBasis::new(basis))?;
+        Some(Arc::clone(before.policies()))
+    }
+
+    /// Judges the tokens of a call in flight again, as at the time when they were accepted: a token that has expired since
+    /// then does not end its call, one whose key or rule is gone does.
+    pub fn judge_again(
+        &self,
+        snapshot: &Snapshot,
+        presented: Presented,
+        request: &RequestView<'_>,
+        accepted: Timestamp,
+    ) -> Result<Authenticated, TokenRefusal> {
+        let fetched = self.fetched.borrow();
+        let basis = Basis {
+            policies: &snapshot.policies,
+            bundles: &snapshot.token_keys,
+            fetched: &fetched,
+        };
+        self.judge_presented(basis, &snapshot.denylist, presented, request, accepted)
     }
 
     /// What the request's tokens establish. It never waits for a key.
@@ -110,10 +157,13 @@ impl Tokens {
         parts: &Parts,
         path: &NormalizedPath,
         now: Timestamp,
-    ) -> Result<Arc<RequestIdentity>, TokenRefusal> {
+    ) -> Result<Authenticated, TokenRefusal> {
         let authentication = snapshot.policies.authentication();
         if authentication.is_empty() {
-            return Ok(Arc::clone(authentication.anonymous()));
+            return Ok(Authenticated {
+                identity: Arc::clone(authentication.anonymous()),
+                presented: Presented::default(),
+            });
         }
         let headers = Headers::new(&parts.headers);
         let request = RequestView {
@@ -137,11 +187,26 @@ impl Tokens {
         denylist: &Denylist,
         request: &RequestView<'_>,
         now: Timestamp,
-    ) -> Result<Arc<RequestIdentity>, TokenRefusal> {
+    ) -> Result<Authenticated, TokenRefusal> {
         let authentication = basis.policies.authentication();
         let presented = authentication.present(request).map_err(TokenRefusal::new)?;
+        self.judge_presented(basis, denylist, presented, request, now)
+    }
+
+    fn judge_presented(
+        &self,
+        basis: Basis<'_>,
+        denylist: &Denylist,
+        presented: Presented,
+        request: &RequestView<'_>,
+        now: Timestamp,
+    ) -> Result<Authenticated, TokenRefusal> {
+        let authentication = basis.policies.authentication();
         if presented.is_empty() {
-            return Ok(Arc::clone(authentication.anonymous()));
+            return Ok(Authenticated {
+                identity: Arc::clone(authentication.anonymous()),
+                presented,
+            });
         }
         let digest = memory::digest(&presented);
         let mut memory = self.memory.borrow_mut();
@@ -170,7 +235,10 @@ impl Tokens {
                 text: "the token has been revoked".to_owned(),
             });
         }
-        Ok(identity)
+        Ok(Authenticated {
+            identity,
+            presented,
+        })
     }
 
     /// Takes other fetched keys into use. Without any it costs a look at a number: no lock is taken.

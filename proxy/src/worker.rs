@@ -369,6 +369,10 @@ impl Worker {
         let Some(snapshot) = self.snapshot() else {
             return;
         };
+        if let Some(before) = self.tokens.changed_since(&snapshot) {
+            self.connections
+                .authenticate_again(&self.tokens, &before, &snapshot);
+        }
         self.connections.judge(&snapshot, self.now());
         self.tidy(snapshot.identity_generation);
         for pool in self.applications.borrow().values() {

@@ -12,88 +12,22 @@
 
 mod harness;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use harness::authority::Authority;
 use harness::client::{Client, call, get, request};
+use harness::load::{Calling, Load};
 use harness::{DENY_ALL, Mesh, POLICIES, TRUST_DOMAIN, id};
 use ravelin_proto::pb::ravelin::v1 as pb;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Calls in a loop until told to stop; returns how many calls were made and every failure.
-struct Load {
-    is_over: Arc<AtomicBool>,
-    calls: Arc<AtomicU64>,
-    tasks: Vec<tokio::task::JoinHandle<Vec<String>>>,
-}
-
-impl Load {
-    fn start(mesh: &Mesh, clients: usize) -> Self {
-        let is_over = Arc::new(AtomicBool::new(false));
-        let calls = Arc::new(AtomicU64::new(0));
-        let address = mesh.outbound();
-        let tasks = (0..clients)
-            .map(|_| {
-                let (is_over, calls) = (Arc::clone(&is_over), Arc::clone(&calls));
-                tokio::spawn(async move {
-                    let mut failures = Vec::new();
-                    let mut client = Client::connect(address).await;
-                    while !is_over.load(Ordering::Relaxed) {
-                        match client.send(get("inventory.shop", "/items")).await {
-                            Ok(answer) if answer.status == 200 => {}
-                            Ok(answer) => failures.push(format!(
-                                "{} {} {}",
-                                answer.status,
-                                answer.code(),
-                                answer.body
-                            )),
-                            Err(error) => {
-                                failures.push(error);
-                                client = Client::connect(address).await;
-                            }
-                        }
-                        calls.fetch_add(1, Ordering::Relaxed);
-                    }
-                    failures
-                })
-            })
-            .collect();
-        Self {
-            is_over,
-            calls,
-            tasks,
-        }
-    }
-
-    /// Waits until `more` further calls were made.
-    async fn go_on(&self, more: u64) {
-        let goal = self.calls.load(Ordering::Relaxed) + more;
-        let reached = timeout(Duration::from_secs(30), async {
-            while self.calls.load(Ordering::Relaxed) < goal {
-                tokio::task::yield_now().await;
-            }
-        });
-        reached.await.expect("the load goes on");
-    }
-
-    async fn stop(self) -> Vec<String> {
-        self.is_over.store(true, Ordering::Relaxed);
-        let mut failures = Vec::new();
-        for task in self.tasks {
-            failures.extend(task.await.unwrap());
-        }
-        failures
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_64_a_rotation_of_the_authority_under_load_fails_no_call() {
     let mesh = Mesh::start().await;
-    let load = Load::start(&mesh, 16);
+    let load = Load::default().with(Calling::Kept, mesh.outbound(), 16);
     load.go_on(200).await;
     let mut authority = Authority::new(TRUST_DOMAIN);
     let mut old = mesh.authority.der();
@@ -152,7 +86,7 @@ async fn threat_64_a_rotation_of_the_authority_under_load_fails_no_call() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threat_64_many_svid_changes_under_load_fail_no_call() {
     let mesh = Mesh::start().await;
-    let load = Load::start(&mesh, 16);
+    let load = Load::default().with(Calling::Kept, mesh.outbound(), 16);
     for round in 0..20 {
         let name = if round % 2 == 0 {
             "inventory"
@@ -497,4 +431,147 @@ async fn threat_59_a_call_in_flight_is_cut_when_its_token_is_revoked() {
     assert_eq!(cut.path, "/slow");
     assert!(!other.is_finished(), "a call with another token goes on");
     other.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_59_a_call_in_flight_is_cut_when_the_key_of_its_token_or_its_rule_is_gone() {
+    for (is_key, code) in [(true, "cut: token_"), (false, "cut: token_issuer")] {
+        let mesh = Mesh::start().await;
+        let pay = POLICIES.replace("\"/pay\"", "\"/slow\"");
+        let pay = pay.replace("\"/items/*\", \"/slow\"", "\"/items/*\"");
+        mesh.publish(2, &pay).await;
+        let address = mesh.outbound();
+        let token = mesh.jwt.token(&id("orders"), "inventory", 600, "one");
+        let slow = tokio::spawn(async move {
+            let bearer = format!("Bearer {token}");
+            let headers = [("authorization", bearer.as_str())];
+            Client::connect(address)
+                .await
+                .send(request("GET", "inventory.shop", "/slow", "", &headers))
+                .await
+        });
+        let arrived = timeout(Duration::from_secs(10), async {
+            while mesh.app.calls.load(Ordering::Relaxed) < 1 {
+                tokio::task::yield_now().await;
+            }
+        });
+        arrived.await.expect("the call arrives");
+        let more = harness::JwtAuthority::new()
+            .jwks()
+            .replace("key-1", "key-2");
+        let both = format!(
+            "{},{}",
+            mesh.jwt.jwks().trim_end_matches("]}"),
+            more.trim_start_matches("{\"keys\":[")
+        );
+        mesh.agent.forget_acks();
+        mesh.agent.change("inventory", |snapshot| {
+            snapshot
+                .jwt_bundles
+                .insert(TRUST_DOMAIN.into(), both.into_bytes());
+        });
+        mesh.agent
+            .acked("inventory", |ack| ack.refusal.is_empty())
+            .await;
+        assert!(!slow.is_finished(), "a key more ends no call");
+        if is_key {
+            mesh.agent.change("inventory", |snapshot| {
+                snapshot
+                    .jwt_bundles
+                    .insert(TRUST_DOMAIN.into(), more.into_bytes());
+            });
+        } else {
+            mesh.agent.change("inventory", |snapshot| {
+                snapshot.mesh = Some(mesh.revision(
+                    3,
+                    &pay.replace("example.org\n      jwks", "other.org\n      jwks"),
+                ));
+            });
+        }
+        let ended = timeout(Duration::from_secs(10), slow)
+            .await
+            .expect("the call is cut")
+            .unwrap();
+        assert!(ended.is_err() || ended.is_ok_and(|answer| answer.status == 403));
+        let cut = mesh
+            .agent
+            .decided(|decision| decision.reason.starts_with("cut: "))
+            .await;
+        assert!(cut.reason.starts_with(code), "{}", cut.reason);
+        assert_eq!(cut.path, "/slow");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarts_of_the_application_under_load_fail_only_what_was_sent_and_may_not_be_repeated() {
+    let mut mesh = Mesh::start().await;
+    let reads = Load::default().with(Calling::Kept, mesh.outbound(), 8);
+    let writes = Load::default().with(Calling::Post, mesh.outbound(), 4);
+    for away in [0, 30, 120, 400] {
+        reads.go_on(100).await;
+        mesh.app.restart(Duration::from_millis(away)).await;
+    }
+    reads.go_on(100).await;
+    let sent = writes.calls();
+    assert_eq!(reads.stop().await, Vec::<String>::new());
+    let failures = writes.stop().await;
+    println!("{} of about {sent} writes failed", failures.len());
+    assert!(
+        failures
+            .iter()
+            .all(|failure| failure.contains("upstream_failed")),
+        "{failures:?}"
+    );
+    // At most those that were on their way at each of the restarts.
+    assert!(failures.len() <= 4 * 4, "{failures:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarts_of_the_peers_proxy_under_load_fail_no_call() {
+    let mut mesh = Mesh::start().await;
+    let config = format!(
+        "name = \"inventory\"\nagent_socket = \"{}\"\nworkers = 2\ndrain = \"200ms\"\n[[inbound]]\nlisten = \"{}\"\nforward = \"{}\"\n",
+        mesh.agent.socket.display(),
+        mesh.inventory.inbound[0],
+        mesh.app.address,
+    );
+    let load = Load::default()
+        .with(Calling::Kept, mesh.outbound(), 6)
+        .with(Calling::Fresh, mesh.outbound(), 4);
+    for _ in 0..3 {
+        load.go_on(100).await;
+        let mut old = mesh.inventory;
+        let inbound = old.inbound.clone();
+        mesh.inventory = tokio::task::spawn_blocking({
+            let config = config.clone();
+            move || {
+                old.stop();
+                harness::RunningProxy::start(&config)
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(mesh.inventory.inbound, inbound[..1]);
+    }
+    load.go_on(100).await;
+    assert_eq!(load.stop().await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threat_64_policies_that_change_again_and_again_under_load_fail_no_call_that_all_of_them_allow()
+ {
+    let mesh = Mesh::start().await;
+    let load = Load::default()
+        .with(Calling::Kept, mesh.outbound(), 8)
+        .with(Calling::Post, mesh.outbound(), 4)
+        .with(Calling::Tcp, mesh.orders.tcp_outbound[0], 2);
+    for revision in 2..32 {
+        let policies = match revision % 2 {
+            0 => POLICIES.replace("\"/slow\"", "\"/other\""),
+            _ => POLICIES.to_owned(),
+        };
+        mesh.publish(revision, &policies).await;
+        load.go_on(20).await;
+    }
+    assert_eq!(load.stop().await, Vec::<String>::new());
 }

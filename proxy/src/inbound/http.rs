@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Request, Response, header, response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use ravelin_policies::{Connection, CustomCheck, NormalizedPath, RequestIdentity};
+use ravelin_policies::{Connection, CustomCheck, NormalizedPath, Presented, RequestIdentity};
 use tokio::net::TcpStream;
 
 use super::frame_budget::FrameBudget;
@@ -31,7 +31,7 @@ use crate::outbound;
 use crate::respond::{self, Form, Refusal};
 use crate::serve::{self, Version};
 use crate::snapshot::Snapshot;
-use crate::token::Headers;
+use crate::token::{Authenticated, Headers};
 use crate::trace::span::Side;
 use crate::tunnel::{self, Asked, Tunnel};
 use crate::upstream::{Answered, Pool, Switched};
@@ -215,6 +215,8 @@ impl PeerConnection {
             host: checked.host,
             path: normalize(&snapshot, target(&parts))?,
             identity: Arc::clone(&self.nobody),
+            tokens: Presented::default(),
+            accepted: worker.now(),
         };
         note_path(open, &judged.path);
         let body = BodySource::new(body);
@@ -231,7 +233,7 @@ impl PeerConnection {
         )
         .await?;
         let snapshot = self.newest(snapshot, &mut judged)?;
-        judged.identity = self.authenticate(&snapshot, &parts, &judged.path, open)?;
+        self.authenticate(&snapshot, &parts, &mut judged, open)?;
         // WHY: a header that a rule makes of claims is judged as the token tells it, never as the caller wrote it.
         self.rewrite(&mut parts, &judged)?;
         self.authorize(&snapshot, &parts, &judged, permitted.note, open)?;
@@ -320,20 +322,26 @@ impl PeerConnection {
         &self,
         snapshot: &Snapshot,
         parts: &Parts,
-        path: &NormalizedPath,
+        judged: &mut JudgedBy,
         open: &mut OpenCall,
-    ) -> Result<Arc<RequestIdentity>, Refused> {
+    ) -> Result<(), Refused> {
         let now = self.worker.now();
-        let identity = self
+        let Authenticated {
+            identity,
+            presented,
+        } = self
             .worker
             .tokens()
-            .authenticate(snapshot, parts, path, now)
+            .authenticate(snapshot, parts, &judged.path, now)
             .map_err(Refused::token)?;
         note(open, |record| {
             record.request_principal = identity.principal.clone().unwrap_or_default();
             record.jti = identity.jti.clone().unwrap_or_default();
         });
-        Ok(identity)
+        judged.identity = identity;
+        judged.tokens = presented;
+        judged.accepted = now;
+        Ok(())
     }
 
     fn authorize(

@@ -44,7 +44,9 @@ pub async fn serve(
     }
     let registered = register(&worker, &accepted, "tcp", source, Carried::Tcp(connection));
     let mut open = open(Some(&accepted.meter(&worker)));
-    match dial::tcp(inbound.forward).await {
+    let application = worker.application(inbound.forward, false);
+    let dial = async || dial::tcp(inbound.forward).await;
+    match application.outage().outlast(dial).await {
         Err(error) => {
             tracing::warn!(%error, "the application cannot be reached");
             record.outcome = Outcome::Failed;

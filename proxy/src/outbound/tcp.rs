@@ -16,6 +16,7 @@ use crate::relay;
 use crate::route::{Addressed, Route};
 use crate::snapshot::Snapshot;
 use crate::trace::span::Side;
+use crate::upstream::balancer::Cluster;
 use crate::upstream::dial::{self, DialError};
 use crate::worker::Worker;
 
@@ -89,8 +90,18 @@ async fn dial(
     snapshot: &Arc<Snapshot>,
     route: &Arc<Route>,
 ) -> Result<(TlsStream<TcpStream>, Rc<Peer>), DialError> {
-    let mut last = DialError::NoEndpoint;
     let cluster = worker.clusters().of(route);
+    let dial = async || dial_one(worker, snapshot, route, &cluster).await;
+    cluster.outage().outlast(dial).await
+}
+
+async fn dial_one(
+    worker: &Rc<Worker>,
+    snapshot: &Arc<Snapshot>,
+    route: &Arc<Route>,
+    cluster: &Cluster,
+) -> Result<(TlsStream<TcpStream>, Rc<Peer>), DialError> {
+    let mut last = DialError::NoEndpoint;
     for pool in cluster.order() {
         let address = pool.address();
         let config = worker.client_config(snapshot, &route.expected, &[])?;

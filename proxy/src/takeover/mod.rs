@@ -96,37 +96,29 @@ pub struct TakeoverPorts {
 }
 
 impl Takeover {
-    /// Looks for a predecessor at `path`. What the service manager passed is preferred to what the predecessor has:
-    /// it is the same, or the operator's newer word.
+    /// Looks for a predecessor at `path`. A socket that the service manager passed is preferred to the predecessor's on
+    /// the same address: it is the operator's newer word.
     pub fn begin(
         name: &str,
         path: Option<&Path>,
         mut inherited: Inherited,
     ) -> Result<(Self, Inherited), TakeoverError> {
-        let is_activated = !inherited.is_empty();
         let mut predecessor = None;
         if let Some(path) = path
             && let Some((found, sockets)) = Predecessor::find(path, name)?
         {
             tracing::info!(path = %path.display(), "taking over from the proxy that serves now");
             predecessor = Some(found);
-            if !is_activated {
-                inherited = sockets;
-            }
+            inherited.join(sockets);
         }
         let takeover = Self {
             name: name.to_owned(),
             path: path.map(Path::to_owned),
-            is_inherited: is_activated || predecessor.is_some(),
+            is_inherited: !inherited.is_empty(),
             predecessor,
             sockets: Vec::new(),
         };
         Ok((takeover, inherited))
-    }
-
-    /// True when there is a predecessor, whose sockets need not all be wanted any more.
-    pub fn has_predecessor(&self) -> bool {
-        self.predecessor.is_some()
     }
 
     /// True when connections may be waiting already: they are accepted once there is a configuration to serve them by.

@@ -59,7 +59,10 @@ impl Inherited {
                 Some(_) | None => index.to_string(),
             };
             match passed.take_tcp_listener(index) {
-                Ok(Some(socket)) => inherited.add(socket.into(), &name)?,
+                Ok(Some(socket)) => {
+                    let address = inherited.add(socket.into(), &name)?;
+                    inherited.names.entry(address).or_insert(name);
+                }
                 Ok(None) | Err(_) => return Err(InheritError::NotListening(name)),
             }
         }
@@ -67,7 +70,7 @@ impl Inherited {
     }
 
     /// Takes one socket, if it is what it should be.
-    pub fn add(&mut self, socket: OwnedFd, name: &str) -> Result<(), InheritError> {
+    pub fn add(&mut self, socket: OwnedFd, name: &str) -> Result<SocketAddr, InheritError> {
         let failed = |source: std::io::Error| InheritError::Io {
             name: name.to_owned(),
             source,
@@ -82,9 +85,15 @@ impl Inherited {
         let address = socket
             .local_addr()
             .map_err(|_| InheritError::NotListening(name.to_owned()))?;
-        self.names.entry(address).or_insert_with(|| name.to_owned());
         self.by_address.entry(address).or_default().push(socket);
-        Ok(())
+        Ok(address)
+    }
+
+    /// Adds what `other` has at addresses that are not here.
+    pub fn join(&mut self, other: Self) {
+        for (address, sockets) in other.by_address {
+            self.by_address.entry(address).or_insert(sockets);
+        }
     }
 
     /// The sockets that listen on `address`; none for an address with port 0.
@@ -97,15 +106,17 @@ impl Inherited {
         self.by_address.is_empty()
     }
 
-    /// Refuses what nobody took.
+    /// Refuses what the service manager passed and nobody took. A predecessor's sockets need not be wanted any more.
     pub fn check_all_taken(&self) -> Result<(), InheritError> {
-        let Some(address) = self.by_address.keys().next() else {
-            return Ok(());
-        };
-        let name = self.names.get(address).cloned().unwrap_or_default();
-        Err(InheritError::Unwanted {
-            name,
-            address: *address,
+        let left = self
+            .names
+            .iter()
+            .find(|(address, _)| self.by_address.contains_key(address));
+        left.map_or(Ok(()), |(address, name)| {
+            Err(InheritError::Unwanted {
+                name: name.clone(),
+                address: *address,
+            })
         })
     }
 }
@@ -132,10 +143,13 @@ mod tests {
             assert!(refused.contains("does not listen on TCP"), "{name}");
             assert!(inherited.is_empty(), "{name}");
         }
-        inherited
-            .add(listener.try_clone().unwrap().into(), "web")
-            .unwrap();
-        inherited.add(listener.into(), "web").unwrap();
+        let mut other = Inherited::default();
+        for socket in [listener.try_clone().unwrap(), listener] {
+            other.add(socket.into(), "web").unwrap();
+        }
+        inherited.join(other);
+        assert!(inherited.check_all_taken().is_ok(), "of a predecessor");
+        inherited.names.insert(address, "web".to_owned());
         let refused = inherited.check_all_taken().unwrap_err().to_string();
         assert!(refused.contains("`web`") && refused.contains(&address.to_string()));
         assert_eq!(inherited.take(address).len(), 2);

@@ -22,7 +22,7 @@ pub(super) struct Memory {
 
 /// Held, so that no other value can take the address of one of these.
 #[derive(Debug)]
-struct HeldBasis {
+pub(super) struct HeldBasis {
     policies: Arc<WorkloadPolicies>,
     bundles: Arc<TrustDomainKeys>,
     fetched: Arc<FetchedKeys>,
@@ -61,11 +61,7 @@ impl Memory {
     pub(super) fn rest_on(&mut self, basis: Basis<'_>) {
         if !self.basis.as_ref().is_some_and(|held| held.is(basis)) {
             self.verified.clear();
-            self.basis = Some(HeldBasis {
-                policies: Arc::clone(basis.policies),
-                bundles: Arc::clone(basis.bundles),
-                fetched: Arc::clone(basis.fetched),
-            });
+            self.basis = Some(HeldBasis::new(basis));
         }
     }
 
@@ -95,8 +91,21 @@ impl Memory {
 }
 
 impl HeldBasis {
+    pub(super) fn new(basis: Basis<'_>) -> Self {
+        Self {
+            policies: Arc::clone(basis.policies),
+            bundles: Arc::clone(basis.bundles),
+            fetched: Arc::clone(basis.fetched),
+        }
+    }
+
+    /// The rules, so that tokens that they found can be looked for by others.
+    pub(super) fn policies(&self) -> &Arc<WorkloadPolicies> {
+        &self.policies
+    }
+
     /// The very same values: each is replaced whole when anything in it changes.
-    fn is(&self, other: Basis<'_>) -> bool {
+    pub(super) fn is(&self, other: Basis<'_>) -> bool {
         Arc::ptr_eq(&self.policies, other.policies)
             && Arc::ptr_eq(&self.bundles, other.bundles)
             && Arc::ptr_eq(&self.fetched, other.fetched)

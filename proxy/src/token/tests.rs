@@ -160,6 +160,7 @@ impl World {
         let now = Timestamp::from_unix_secs(step.now);
         self.tokens
             .judge(basis, &self.denylists[step.denylist], &request, now)
+            .map(|authenticated| authenticated.identity)
     }
 
     /// The same question to an engine without a memory.

@@ -11,7 +11,7 @@ use crate::body::BodySource;
 use crate::limits;
 use crate::route::{Route, Routes};
 use crate::upstream::dial::DialError;
-use crate::upstream::{Answered, Pool, SendError, Target};
+use crate::upstream::{Answered, Pool, SendError, Target, retry};
 use crate::worker::Worker;
 
 /// One worker's connections to the endpoints of one route.
@@ -20,6 +20,7 @@ pub struct Cluster {
     route: Arc<Route>,
     pools: Vec<Rc<Pool>>,
     next: Cell<usize>,
+    outage: retry::Outage,
 }
 
 /// One line of the admin listener's `/clusters`.
@@ -46,25 +47,19 @@ impl Clusters {
     pub fn of(&self, route: &Arc<Route>) -> Rc<Cluster> {
         let key = Arc::as_ptr(route).addr();
         let mut by_route = self.by_route.borrow_mut();
-        Rc::clone(
-            by_route
-                .entry(key)
-                .or_insert_with(|| Cluster::new(route, &HashMap::new())),
-        )
+        if let Some(cluster) = by_route.get(&key) {
+            return Rc::clone(cluster);
+        }
+        // WHY: two services at one endpoint with the same identities share its connection.
+        let cluster = Cluster::new(route, &known(by_route.values()));
+        by_route.insert(key, Rc::clone(&cluster));
+        cluster
     }
 
     /// Follows a change of the routes: a cluster whose endpoints and identities stayed keeps its connections.
     pub fn adopt(&self, routes: &Routes) {
         let old = self.by_route.take();
-        let mut known: HashMap<_, Rc<Pool>> = HashMap::new();
-        for cluster in old.values() {
-            for (endpoint, pool) in cluster.route.endpoints.iter().zip(&cluster.pools) {
-                known.insert(
-                    (*endpoint, Arc::clone(&cluster.route.expected)),
-                    Rc::clone(pool),
-                );
-            }
-        }
+        let known = known(old.values());
         let mut by_route = self.by_route.borrow_mut();
         for route in routes.all() {
             let is_used = route
@@ -115,6 +110,17 @@ type Known = HashMap<
     Rc<Pool>,
 >;
 
+fn known<'a>(clusters: impl Iterator<Item = &'a Rc<Cluster>>) -> Known {
+    let mut known = Known::new();
+    for cluster in clusters {
+        for (endpoint, pool) in cluster.route.endpoints.iter().zip(&cluster.pools) {
+            let key = (*endpoint, Arc::clone(&cluster.route.expected));
+            known.insert(key, Rc::clone(pool));
+        }
+    }
+    known
+}
+
 impl Cluster {
     fn new(route: &Arc<Route>, known: &Known) -> Rc<Self> {
         let pool = |endpoint: &std::net::SocketAddr| {
@@ -130,11 +136,31 @@ impl Cluster {
             route: Arc::clone(route),
             pools: route.endpoints.iter().map(pool).collect(),
             next: Cell::new(0),
+            outage: retry::Outage::default(),
         })
     }
 
-    /// Sends a request to one endpoint, to another one where a dial fails.
+    /// Sends a request to one endpoint, to another one where a dial fails; waits while all of them may be restarting.
     pub async fn send(
+        &self,
+        worker: &Rc<Worker>,
+        head: &Parts,
+        body: &Rc<BodySource>,
+    ) -> Result<Answered, SendError> {
+        let send = async || match self.send_to_one(worker, head, body).await {
+            Err(SendError::Dial(error)) => Err(error),
+            result => Ok(result),
+        };
+        let sent = self.outage.outlast(send).await;
+        sent.unwrap_or_else(|error| Err(SendError::Dial(error)))
+    }
+
+    /// How long nobody has answered for this service.
+    pub fn outage(&self) -> &retry::Outage {
+        &self.outage
+    }
+
+    async fn send_to_one(
         &self,
         worker: &Rc<Worker>,
         head: &Parts,

@@ -125,6 +125,7 @@ pub struct Pool {
     shared: SharedConnections,
     dialing: tokio::sync::Mutex<()>,
     speaks_http1: Cell<bool>,
+    outage: retry::Outage,
     paused_until: Cell<Option<Instant>>,
 }
 
@@ -137,6 +138,7 @@ impl Pool {
             shared: SharedConnections::default(),
             dialing: tokio::sync::Mutex::new(()),
             speaks_http1: Cell::new(false),
+            outage: retry::Outage::default(),
             paused_until: Cell::new(None),
         })
     }
@@ -148,6 +150,11 @@ impl Pool {
             | Target::Authorizer { address, .. }
             | Target::Peer { address, .. } => *address,
         }
+    }
+
+    /// How long nobody has answered here.
+    pub fn outage(&self) -> &retry::Outage {
+        &self.outage
     }
 
     /// True while the last dial's failure is fresh.
@@ -183,24 +190,21 @@ impl Pool {
         };
         let mut tries = 1;
         loop {
-            let (is_reused, tried) = match self.connection(worker, need, tries > 1).await? {
-                Ready::One(idle, is_reused) => {
-                    (is_reused, self.send_on_one(idle, head, body).await?)
-                }
-                Ready::Many(shared, is_reused) => {
+            let tried = match self.connection(worker, need, tries > 1).await? {
+                Ready::One(idle) => self.send_on_one(idle, head, body).await?,
+                Ready::Many(shared) => {
                     let tried = self.send_on_many(&shared, head, body).await?;
                     if tried.is_err() {
                         self.shared.forget(&shared);
                     }
-                    (is_reused, tried)
+                    tried
                 }
             };
             let error = match tried {
                 Ok(answered) => return Ok(answered),
                 Err(error) => error,
             };
-            let is_fit = retry::may_repeat(error.fate, &head.method, is_reused, body.is_touched());
-            if !is_fit || tries >= limits::TRIES_MAX {
+            if !retry::may_repeat(error.fate, &head.method, tries, body.is_touched()) {
                 return Err(SendError::Failed(error.error));
             }
             worker.metrics().retries.inc();

@@ -22,10 +22,10 @@ use crate::worker::Worker;
 
 /// What a call is sent over.
 pub(super) enum Ready {
-    /// HTTP/1.1, and whether it was used before.
-    One(Idle, bool),
-    /// HTTP/2, and whether it was used before.
-    Many(Shared, bool),
+    /// HTTP/1.1.
+    One(Idle),
+    /// HTTP/2.
+    Many(Shared),
 }
 
 /// What a call needs of its connection.
@@ -48,7 +48,16 @@ impl Pool {
         let generation = worker.identity_generation();
         let result = match self.open_connection(generation, is_fresh) {
             Some(ready) => Ok(ready),
-            None => self.dial(worker, generation, is_fresh).await,
+            None => match &self.target {
+                Target::Application { .. } => {
+                    let dial = async || self.dial(worker, generation, is_fresh).await;
+                    self.outage.outlast(dial).await
+                }
+                // WHY: a peer is waited for once all endpoints were tried; an authorizer has a deadline of its own.
+                Target::Peer { .. } | Target::Authorizer { .. } => {
+                    self.dial(worker, generation, is_fresh).await
+                }
+            },
         };
         let result = match result {
             Ok(ready) if need == Need::Tunnel => self.for_tunnel(worker, ready).await,
@@ -87,7 +96,7 @@ impl Pool {
                     generation,
                     since: Instant::now(),
                 };
-                Ok(Ready::One(idle, false))
+                Ok(Ready::One(idle))
             }
             Target::Application { address, .. } => {
                 self.dial_http2(worker, *address, is_fresh, |_| None).await
@@ -106,7 +115,7 @@ impl Pool {
 
     fn open_connection(&self, generation: u64, is_fresh: bool) -> Option<Ready> {
         if let Some(shared) = self.shared.find() {
-            return Some(Ready::Many(shared, true));
+            return Some(Ready::Many(shared));
         }
         let mut idle = self.idle.borrow_mut();
         if is_fresh {
@@ -115,7 +124,7 @@ impl Pool {
             return None;
         }
         let position = idle.iter().rposition(|idle| idle.is_usable(generation))?;
-        Some(Ready::One(idle.swap_remove(position), true))
+        Some(Ready::One(idle.swap_remove(position)))
     }
 
     /// HTTP/2 in plain text, with prior knowledge.
@@ -133,7 +142,7 @@ impl Pool {
         let stream = dial::tcp(address).await?;
         let shared = open_http2(address, stream, registered(worker), None).await?;
         self.shared.add(shared.clone());
-        Ok(Ready::Many(shared, false))
+        Ok(Ready::Many(shared))
     }
 
     async fn dial_peer(
@@ -161,7 +170,7 @@ impl Pool {
         let peer = Some(dialled.peer);
         let shared = open_http2(address, dialled.stream, Some(registered), peer).await?;
         self.shared.add(shared.clone());
-        Ok(Ready::Many(shared, false))
+        Ok(Ready::Many(shared))
     }
 
     /// An HTTP/2 connection carries a tunnel where its other end takes extended CONNECT; else a peer is asked for
@@ -171,11 +180,11 @@ impl Pool {
         worker: &Rc<Worker>,
         ready: Ready,
     ) -> Result<Ready, DialError> {
-        let Ready::Many(shared, is_reused) = ready else {
+        let Ready::Many(shared) = ready else {
             return Ok(ready);
         };
         if shared.settings.takes_connect().await {
-            return Ok(Ready::Many(shared, is_reused));
+            return Ok(Ready::Many(shared));
         }
         match &self.target {
             Target::Application { address, .. } | Target::Authorizer { address, .. } => {
@@ -234,7 +243,7 @@ impl Dialled {
             generation: self.snapshot.identity_generation,
             since: Instant::now(),
         };
-        Ok(Ready::One(idle, false))
+        Ok(Ready::One(idle))
     }
 }
 

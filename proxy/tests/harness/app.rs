@@ -20,35 +20,62 @@ use tokio::net::TcpListener;
 pub struct App {
     pub address: SocketAddr,
     pub calls: Arc<AtomicU64>,
+    task: AbortOnDrop,
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl App {
     pub async fn http() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve(listener, Arc::default())
+    }
+
+    /// Breaks every connection off, stays away for a while, and comes back at the same address.
+    pub async fn restart(&mut self, away: std::time::Duration) {
+        self.task.0.abort();
+        // Its end is what matters, not that it was aborted.
+        let _ = (&mut self.task.0).await;
+        tokio::time::sleep(away).await;
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        *self = Self::serve(listener, Arc::clone(&self.calls));
+    }
+
+    fn serve(listener: TcpListener, calls: Arc<AtomicU64>) -> Self {
         let address = listener.local_addr().unwrap();
-        let calls = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&calls);
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let counter = Arc::clone(&counter);
                 let service = service_fn(move |request| {
                     counter.fetch_add(1, Ordering::Relaxed);
                     echo(request)
                 });
-                tokio::spawn(
+                connections.spawn(
                     hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service),
                 );
             }
         });
-        Self { address, calls }
+        Self {
+            address,
+            calls,
+            task: AbortOnDrop(task),
+        }
     }
 
     /// Sends back every byte.
     pub async fn tcp() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 tokio::spawn(async move {
                     let mut buffer = [0; 4096];
@@ -63,6 +90,7 @@ impl App {
         Self {
             address,
             calls: Arc::default(),
+            task: AbortOnDrop(task),
         }
     }
 }
