@@ -243,8 +243,7 @@ impl Proxy {
         let (fetched, keys) = watch::channel(Arc::default());
         let (missing, missed) = mpsc::channel(limits::MISSING_KEYS_QUEUE_MAX);
         let (spans, finished_spans) = self.spans();
-        let mut adopted = Vec::new();
-        let mut questions = Vec::new();
+        let (mut adopted, mut questions) = (Vec::new(), Vec::new());
         let mut threads = Vec::new();
         for (index, bound) in per_worker(std::mem::take(&mut self.sockets), workers)
             .into_iter()

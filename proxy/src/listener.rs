@@ -77,7 +77,10 @@ pub fn bind(config: &ProxyConfig, inherited: &mut Inherited) -> Result<Vec<Socke
         let taken = inherited.take(address);
         bind_one(bound, address, config.worker_count(), taken)
     };
-    let mut listeners: Vec<Sockets> = wanted.into_iter().map(&mut bind).collect::<Result<_, _>>()?;
+    let mut listeners: Vec<Sockets> = wanted
+        .into_iter()
+        .map(&mut bind)
+        .collect::<Result<_, _>>()?;
     // Connections over IPv6 are redirected to the same port as those over IPv4.
     let outbound = listeners.first().filter(|_| config.capture.outbound);
     if let Some(port) = outbound.map(|first| first.address.port()) {

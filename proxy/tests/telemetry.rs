@@ -37,7 +37,11 @@ async fn odd_app() -> App {
             tokio::spawn(answer(stream, Arc::clone(&counter)));
         }
     });
-    App { address, calls }
+    App {
+        address,
+        calls,
+        task: None,
+    }
 }
 
 async fn answer(mut stream: TcpStream, calls: Arc<AtomicU64>) {
@@ -406,6 +410,7 @@ async fn grpc_app() -> App {
     App {
         address,
         calls: Arc::default(),
+        task: None,
     }
 }
 

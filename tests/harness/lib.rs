@@ -16,6 +16,7 @@ pub mod grpc_app;
 pub mod http_call;
 pub mod load;
 pub mod mesh_files;
+pub mod metrics;
 pub mod netns;
 pub mod node;
 pub mod pair;

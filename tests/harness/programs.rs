@@ -38,6 +38,13 @@ pub fn ravelin() -> PathBuf {
     program
 }
 
+/// A program of this workspace in the folder of the one that runs, as `cargo build` puts them; `None` without it.
+pub fn beside(name: &str) -> Option<PathBuf> {
+    let this = std::env::current_exe().ok()?;
+    let program = this.parent()?.join(name);
+    program.is_file().then_some(program)
+}
+
 /// Runs a program to its end.
 pub fn run(command: &mut Command) -> Output {
     command

@@ -14,7 +14,7 @@ use ravelin_runtime::drain::Drain;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::ProxyError;
 use crate::decision_log::CallRecord;
@@ -22,8 +22,8 @@ use crate::jwks::{Fetchers, OriginLine, WantedKeys};
 use crate::limits;
 use crate::metrics::{self, Metrics};
 use crate::snapshot::Snapshot;
-use crate::trace::span::FinishedSpan;
 use crate::takeover::{Takeover, TakeoverPorts};
+use crate::trace::span::FinishedSpan;
 use crate::worker::{Common, Question};
 use store::Store;
 
@@ -214,7 +214,10 @@ impl Control {
             is_other
         });
         self.snapshots.send_replace(Some(snapshot));
+        let swapped = Instant::now();
         let adopted = timeout(limits::ADOPT_DEADLINE, self.all_adopted(generation)).await;
+        let took = swapped.elapsed().as_secs_f64();
+        self.metrics().config_swaps.observe(took);
         self.ready.send_replace(adopted.is_ok());
         adopted.is_ok()
     }

@@ -17,6 +17,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use ravelin_proto::time::Timestamp;
 
@@ -55,6 +56,9 @@ pub struct DirectionLabels {
     pub direction: &'static str,
 }
 
+/// Bounds of the time that a configuration takes to be in use, in seconds; the goal is 10 ms.
+const CONFIG_SWAP_SECS: [f64; 7] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 1.0];
+
 /// Every metric of the process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -87,6 +91,8 @@ pub struct Metrics {
     pub svid_expires: Gauge,
     /// SVIDs taken into use.
     pub svid_changes: Counter,
+    /// Seconds from a new configuration to its use by every worker.
+    pub config_swaps: Histogram,
     /// 1 while the stream to the agent stands.
     pub agent_connected: Gauge,
     /// Fetches of keys.
@@ -115,6 +121,7 @@ impl Metrics {
             denylist_number: Gauge::default(),
             svid_expires: Gauge::default(),
             svid_changes: Counter::default(),
+            config_swaps: Histogram::new(CONFIG_SWAP_SECS),
             agent_connected: Gauge::default(),
             jwks: JwksMetrics::default(),
         };
@@ -214,6 +221,11 @@ impl Metrics {
             "identity_cert_refresh_count",
             "SVIDs taken into use",
             self.svid_changes.clone(),
+        );
+        registry.register(
+            "ravelin_proxy_config_swap_seconds",
+            "From a new configuration to its use by every worker",
+            self.config_swaps.clone(),
         );
         registry.register(
             "ravelin_proxy_agent_connected",

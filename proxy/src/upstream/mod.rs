@@ -29,7 +29,6 @@ use tokio::time::Instant;
 use crate::body::BodySource;
 use crate::connections::LiveConnection;
 use crate::identity::Peer;
-use crate::limits;
 use crate::upgrade;
 use crate::worker::Worker;
 pub(crate) use attempt::is_grpc;

@@ -144,6 +144,7 @@ fn is_away(error: &DialError) -> bool {
         DialError::Http { .. } => true,
         DialError::NotReady
         | DialError::NoEndpoint
+        | DialError::NoTunnel(_)
         | DialError::Deadline(_)
         | DialError::Identity(_)
         | DialError::Denied(_) => false,

@@ -20,10 +20,11 @@ use tokio::net::TcpListener;
 pub struct App {
     pub address: SocketAddr,
     pub calls: Arc<AtomicU64>,
-    task: AbortOnDrop,
+    pub task: Option<AbortOnDrop>,
 }
 
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+/// Ends what serves with its owner.
+pub struct AbortOnDrop(tokio::task::JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -39,9 +40,10 @@ impl App {
 
     /// Breaks every connection off, stays away for a while, and comes back at the same address.
     pub async fn restart(&mut self, away: std::time::Duration) {
-        self.task.0.abort();
+        let mut task = self.task.take().unwrap();
+        task.0.abort();
         // Its end is what matters, not that it was aborted.
-        let _ = (&mut self.task.0).await;
+        let _ = (&mut task.0).await;
         tokio::time::sleep(away).await;
         let listener = TcpListener::bind(self.address).await.unwrap();
         *self = Self::serve(listener, Arc::clone(&self.calls));
@@ -67,7 +69,7 @@ impl App {
         Self {
             address,
             calls,
-            task: AbortOnDrop(task),
+            task: Some(AbortOnDrop(task)),
         }
     }
 
@@ -90,7 +92,7 @@ impl App {
         Self {
             address,
             calls: Arc::default(),
-            task: AbortOnDrop(task),
+            task: Some(AbortOnDrop(task)),
         }
     }
 }

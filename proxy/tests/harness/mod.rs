@@ -82,6 +82,8 @@ impl RunningProxy {
             tcp_outbound,
             admin: Some(admin),
             drain: Drain::new(),
+            captured_inbound: None,
+            http_outbound: Vec::new(),
             thread: None,
         }
     }
@@ -244,6 +246,7 @@ impl Mesh {
         let app = App {
             address,
             calls: Arc::default(),
+            task: None,
         };
         Self::start_before(app, protocol, lines, "").await
     }
