@@ -14,6 +14,7 @@ use ravelin_proto::time::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
 
+pub use crate::connection_line::ConnectionLine;
 use crate::identity::Peer;
 use crate::limits;
 use crate::live_calls::LiveCalls;
@@ -129,29 +130,6 @@ impl Drop for TunnelPlace {
         self.0.open.set(self.0.open.get().saturating_sub(1));
         self.0.ended.notify_one();
     }
-}
-
-/// One line of the admin listener's `/connections`.
-#[derive(Clone, Debug, Serialize)]
-pub struct ConnectionLine {
-    /// Number within the worker.
-    pub id: u64,
-    /// Which way it goes.
-    pub direction: Direction,
-    /// What is spoken.
-    pub protocol: &'static str,
-    /// The other end.
-    pub address: String,
-    /// SPIFFE ID of the peer.
-    pub peer: Option<String>,
-    /// Serial number of the peer's SVID.
-    pub serial: Option<String>,
-    /// When it was opened.
-    pub opened: String,
-    /// Calls so far.
-    pub calls: u64,
-    /// Why no more calls are taken.
-    pub refusal: Option<&'static str>,
 }
 
 /// The registry of one worker.

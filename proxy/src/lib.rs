@@ -9,6 +9,7 @@ pub mod body;
 pub mod body_counts;
 pub mod capture;
 pub mod config;
+pub mod connection_line;
 pub mod connections;
 pub mod control;
 pub mod decision_log;
