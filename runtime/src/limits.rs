@@ -48,6 +48,8 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 pub const CHAIN_CERTIFICATES_MAX: usize = 8;
 /// Bytes of one certificate.
 pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
+/// Chains whose path a verifier remembers; a further one makes it forget all others.
+pub const VERIFIED_CHAINS_MAX: usize = 4096;
 /// Authorities in one trust domain's bundle.
 pub const BUNDLE_AUTHORITIES_MAX: usize = 64;
 

@@ -65,6 +65,7 @@ pub fn server_config(
             source,
         })?;
     config.alpn_protocols = to_alpn(alpn);
+    config.ignore_client_order = true;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))

@@ -8,6 +8,7 @@ mod config;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod identity;
+mod verified;
 mod verifier;
 
 pub use bundles::X509Bundles;

@@ -17,6 +17,7 @@ use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use super::X509Bundles;
+use super::verified::{ChainDigest, VerifiedChains};
 use crate::clock::{from_unix_time, to_unix_time};
 use crate::crypto;
 use crate::limits::{CERTIFICATE_BYTES_MAX, CHAIN_CERTIFICATES_MAX};
@@ -135,16 +136,35 @@ pub fn verify_chain(
     now: Timestamp,
 ) -> Result<PeerIdentity, PeerError> {
     let (leaf, intermediates) = chain.split_first().ok_or(PeerError::ChainEmpty)?;
-    let svid = verify(bundles, leaf, intermediates, now, KeyUsage::client_auth())?;
+    let nothing = VerifiedChains::default();
+    let svid = verify(bundles, &nothing, leaf, intermediates, now, Side::Client)?;
     Ok(PeerIdentity::new(svid, chain))
 }
 
+/// Whose chain it is: the usages that its certificates must allow differ.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Server,
+}
+
+impl Side {
+    fn usage(self) -> KeyUsage {
+        match self {
+            Self::Client => KeyUsage::client_auth(),
+            Self::Server => KeyUsage::server_auth(),
+        }
+    }
+}
+
+/// `verified` is what was found by these very bundles.
 fn verify(
     bundles: &X509Bundles,
+    verified: &VerifiedChains,
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
     now: Timestamp,
-    usage: KeyUsage,
+    side: Side,
 ) -> Result<LeafSvid, PeerError> {
     let is_bounded = |der: &CertificateDer<'_>| der.len() <= CERTIFICATE_BYTES_MAX;
     if intermediates.len() >= CHAIN_CERTIFICATES_MAX
@@ -172,18 +192,44 @@ fn verify(
             not_before: svid.validity.not_before,
         });
     }
+    let chain = ChainDigest::new(leaf, intermediates, side == Side::Client);
+    if verified.holds(&chain, now) {
+        return Ok(svid);
+    }
     // WHY: webpki takes no notice of an anchor's own dates; an authority that has expired must sign for nobody.
-    let anchors: Vec<TrustAnchor<'_>> = authorities
-        .iter()
-        .filter(|authority| authority.validity.contains(now))
+    let authorities = || {
+        let authorities = authorities.iter();
+        authorities.filter(|authority| authority.validity.contains(now))
+    };
+    let anchors: Vec<TrustAnchor<'_>> = authorities()
         .map(|authority| authority.anchor.clone())
         .collect();
-    let is_trusted = build_path(&domain, leaf, intermediates, &anchors, now, usage);
-    if is_trusted {
-        Ok(svid)
-    } else {
-        Err(PeerError::Untrusted(svid.id))
+    if !build_path(&domain, leaf, intermediates, &anchors, now, side.usage()) {
+        return Err(PeerError::Untrusted(svid.id));
     }
+    // WHY: the path is one of those that can be made of these; it holds at least until the first of them ends.
+    let ends = authorities().map(|authority| authority.validity.not_after);
+    if let Some(until) = first_end(svid.validity.not_after, intermediates, ends) {
+        verified.note(chain, now, until);
+    }
+    Ok(svid)
+}
+
+/// The first end of all that a path may rest on; `None` where an intermediate does not tell its own.
+fn first_end(
+    leaf: Timestamp,
+    intermediates: &[CertificateDer<'_>],
+    authorities: impl Iterator<Item = Timestamp>,
+) -> Option<Timestamp> {
+    let intermediates = intermediates.iter().map(|der| {
+        let signing = SigningCertificate::parse(der).ok()?;
+        Some(signing.validity.not_after)
+    });
+    let mut first = leaf;
+    for end in authorities.map(Some).chain(intermediates) {
+        first = first.min(end?);
+    }
+    Some(first)
 }
 
 fn build_path(
@@ -229,6 +275,7 @@ fn check_intermediate(domain: &TrustDomain, der: &[u8]) -> bool {
 #[derive(Debug)]
 pub(crate) struct SpiffeVerifier {
     bundles: Arc<X509Bundles>,
+    verified: VerifiedChains,
     expect: Expect,
     is_client_required: bool,
 }
@@ -237,6 +284,7 @@ impl SpiffeVerifier {
     pub(crate) fn new(bundles: Arc<X509Bundles>, expect: Expect, is_client_required: bool) -> Self {
         Self {
             bundles,
+            verified: VerifiedChains::default(),
             expect,
             is_client_required,
         }
@@ -247,10 +295,11 @@ impl SpiffeVerifier {
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-        usage: KeyUsage,
+        side: Side,
     ) -> Result<(), Error> {
         let now = from_unix_time(now);
-        let svid = verify(&self.bundles, leaf, intermediates, now, usage).map_err(to_rustls)?;
+        let (bundles, verified) = (&self.bundles, &self.verified);
+        let svid = verify(bundles, verified, leaf, intermediates, now, side).map_err(to_rustls)?;
         if !self.expect.accepts(&svid.id) {
             return Err(to_rustls(PeerError::Unexpected(svid.id)));
         }
@@ -305,7 +354,7 @@ impl ServerCertVerifier for SpiffeVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.judge(end_entity, intermediates, now, KeyUsage::server_auth())?;
+        self.judge(end_entity, intermediates, now, Side::Server)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -347,7 +396,7 @@ impl ClientCertVerifier for SpiffeVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.judge(end_entity, intermediates, now, KeyUsage::client_auth())?;
+        self.judge(end_entity, intermediates, now, Side::Client)?;
         Ok(ClientCertVerified::assertion())
     }
 

@@ -9,6 +9,7 @@ use super::super::fixture::{
     Authority, NOW, authority_params, bundles, domain, set_validity, svid_params, uri,
 };
 use super::*;
+use crate::limits::VERIFIED_CHAINS_MAX;
 
 type Change = fn(&mut CertificateParams);
 
@@ -315,4 +316,90 @@ fn expectations_name_a_domain_or_some_ids_and_an_empty_list_nobody() {
     ] {
         assert_eq!(expect.accepts(&id), want, "{expect:?}");
     }
+}
+
+/// A chain that was verified once is remembered, but never beyond what its path rests on.
+#[test]
+fn threat_59_a_remembered_chain_ends_with_the_first_thing_that_it_rests_on() {
+    let with_life = |from: i64, to: i64| {
+        let mut params = authority_params("one.test");
+        set_validity(&mut params, from, to);
+        params
+    };
+    // Seconds from now at which the leaf, an intermediate and the authority end, and the last second of the peer.
+    let rows = [
+        ("the leaf ends first", 100, 200, 300, 100),
+        ("the intermediate ends first", 300, 100, 200, 100),
+        ("the authority ends first", 300, 200, 100, 100),
+    ];
+    for (name, leaf_end, intermediate_end, authority_end, last) in rows {
+        let authority = Authority::with(with_life(-3600, authority_end));
+        let intermediate = authority.below(with_life(-3600, intermediate_end));
+        let mut params = svid_params(ORDERS);
+        set_validity(&mut params, -60, leaf_end);
+        let leaf = intermediate.sign(&params);
+        let chain = [intermediate.der.clone()];
+        let trusted = bundles(&[("one.test", &[&authority])]);
+        let verifier = SpiffeVerifier::new(trusted, Expect::AnyMember, true);
+        let judge = |secs: i64| {
+            let now = Timestamp::from_unix_secs(NOW.unix_secs() + secs);
+            let now = to_unix_time(now).expect("time");
+            verifier.judge(&leaf, &chain, now, Side::Client).is_ok()
+        };
+        assert!(judge(0), "{name}: verified");
+        assert_eq!(verifier.verified.len(), 1, "{name}: remembered");
+        assert!(judge(last), "{name}: the last second");
+        assert!(!judge(last + 1), "{name}: one second later");
+        assert!(!judge(-61), "{name}: before the leaf begins");
+        assert!(judge(0), "{name}: at first again");
+    }
+}
+
+#[test]
+fn x_09_only_the_very_same_chain_is_remembered_and_only_for_its_own_use() {
+    let (authority, other) = (Authority::new("one.test"), Authority::new("one.test"));
+    let params = svid_params(ORDERS);
+    let known = authority.sign(&params);
+    let forged = other.sign(&params);
+    let trusted = bundles(&[("one.test", &[&authority])]);
+    let verifier = SpiffeVerifier::new(trusted, Expect::AnyMember, true);
+    let now = to_unix_time(NOW).expect("time");
+    let judge = |leaf: &CertificateDer<'_>, chain: &[CertificateDer<'_>], side| {
+        verifier.judge(leaf, chain, now, side).is_ok()
+    };
+    assert!(judge(&known, &[], Side::Client));
+    let mut changed = known.to_vec();
+    let last = changed.last_mut().expect("bytes");
+    *last ^= 1;
+    let rows = [
+        ("the same", &known, &[] as &[_], Side::Client, true),
+        ("another authority's", &forged, &[], Side::Client, false),
+        (
+            "one bit of the signature",
+            &CertificateDer::from(changed),
+            &[],
+            Side::Client,
+            false,
+        ),
+    ];
+    for (name, leaf, chain, side, want) in rows {
+        assert_eq!(judge(leaf, chain, side), want, "{name}");
+    }
+    assert_eq!(verifier.verified.len(), 1);
+    assert!(judge(&known, &[], Side::Server));
+    assert_eq!(verifier.verified.len(), 2, "a server's is found anew");
+}
+
+#[test]
+fn a_verifier_remembers_a_bounded_number_of_chains() {
+    let verified = VerifiedChains::default();
+    let leaf = |index: usize| CertificateDer::from(index.to_be_bytes().to_vec());
+    for index in 0..=VERIFIED_CHAINS_MAX {
+        verified.note(ChainDigest::new(&leaf(index), &[], true), NOW, NOW);
+        assert!(verified.len() <= VERIFIED_CHAINS_MAX);
+    }
+    assert!(verified.holds(
+        &ChainDigest::new(&leaf(VERIFIED_CHAINS_MAX), &[], true),
+        NOW
+    ));
 }
