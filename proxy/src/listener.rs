@@ -262,27 +262,35 @@ fn admit(
     let gauge = worker.metrics().connection(direction);
     let worker = Rc::clone(worker);
     let bound = bound.clone();
-    // WHY: a task of its own, so that a panic in one connection ends that connection alone.
+    // WHY: a task of its own, so that a panic in one connection ends that connection alone; each kind in a box, so that it
+    // takes the room of its kind and not that of the largest.
     tokio::task::spawn_local(async move {
         match bound {
             Bound::Inbound(inbound) => match inbound.protocol {
                 Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
-                    inbound::serve_http(worker, inbound, stream, source).await;
+                    Box::pin(inbound::serve_http(worker, inbound, stream, source)).await;
                 }
-                Protocol::Tcp => inbound::serve_tcp(worker, inbound, stream, source).await,
+                Protocol::Tcp => {
+                    Box::pin(inbound::serve_tcp(worker, inbound, stream, source)).await;
+                }
             },
-            Bound::CapturedInbound => capture::serve_inbound(worker, stream, source).await,
+            Bound::CapturedInbound => {
+                Box::pin(capture::serve_inbound(worker, stream, source)).await;
+            }
             Bound::Outbound if worker.capture().outbound => {
-                capture::serve_outbound(worker, stream, source).await;
+                Box::pin(capture::serve_outbound(worker, stream, source)).await;
             }
             Bound::Outbound => {
-                outbound::serve_http(worker, Addressed::Host, stream, source).await;
+                let addressed = Addressed::Host;
+                Box::pin(outbound::serve_http(worker, addressed, stream, source)).await;
             }
             Bound::HttpOutbound(http) => {
-                outbound::serve_http(worker, http.addressed(), stream, source).await;
+                let addressed = http.addressed();
+                Box::pin(outbound::serve_http(worker, addressed, stream, source)).await;
             }
             Bound::TcpOutbound(tcp) => {
-                outbound::tcp::serve(worker, tcp.addressed(), stream, source).await;
+                let addressed = tcp.addressed();
+                Box::pin(outbound::tcp::serve(worker, addressed, stream, source)).await;
             }
         }
         drop((guard, gauge));

@@ -2,7 +2,7 @@
 
 use hyper::rt::Executor;
 
-/// Spawns on the current `LocalSet`.
+/// Spawns on the runtime of the current worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LocalExecutor;
 

@@ -15,8 +15,8 @@ use ravelin_proto::time::Timestamp;
 use ravelin_runtime::clock::SharedClock;
 use ravelin_runtime::drain::Drain;
 use rustls::ClientConfig;
+use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::access_log::AccessLogSink;
@@ -111,11 +111,11 @@ pub fn run(
     bound: Vec<(Bound, TcpListener)>,
     ports: WorkerPorts,
 ) -> std::io::Result<()> {
+    // WHY: a `LocalSet` on a runtime of one thread would schedule every task twice.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?;
-    let local = LocalSet::new();
-    local.block_on(&runtime, serve(common, bound, ports))
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(serve(common, bound, ports))
 }
 
 async fn serve(

@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use ravelin_policies::{Connection, CustomCheck, NormalizedPath, Presented, RequestIdentity};
 use tokio::net::TcpStream;
 
+use super::custom::Permitted;
 use super::frame_budget::FrameBudget;
 use super::refused::Refused;
 use super::{accept, custom, policy_connection, register, verdict};
@@ -69,7 +70,8 @@ pub async fn serve(
     stream: TcpStream,
     source: SocketAddr,
 ) {
-    let Some(accepted) = accept(&worker, &inbound, stream, source).await else {
+    // WHY: what a handshake needs is not kept for the life of the connection.
+    let Some(accepted) = Box::pin(accept(&worker, &inbound, stream, source)).await else {
         return;
     };
     let (version, protocol) = if accepted.stream.is_http2() {
@@ -95,7 +97,8 @@ pub async fn serve(
     let stream = FrameBudget::new(accepted.stream, Arc::clone(worker.metrics()));
     let service = service_fn(move |request| {
         let connection = Rc::clone(&connection);
-        async move { Ok::<_, std::convert::Infallible>(connection.call(request).await) }
+        // WHY: hyper moves the future of a call about and keeps room for it in every idle connection.
+        Box::pin(async move { Ok::<_, std::convert::Infallible>(connection.call(request).await) })
     });
     serve::serve(stream, version, service, &registered).await;
 }
@@ -222,16 +225,17 @@ impl PeerConnection {
         let body = BodySource::new(body);
         open.count_request(body.counts());
         let asked = self.custom(&snapshot, &parts, &judged);
-        let permitted = custom::check(
-            worker,
-            &snapshot,
-            asked,
-            &mut parts,
-            &mut judged,
-            &body,
-            open,
-        )
-        .await?;
+        let permitted = match asked {
+            CustomCheck::NotNeeded => Permitted::default(),
+            // WHY: it is rare and big; calls that need none make no room for it.
+            CustomCheck::Refuse { .. } | CustomCheck::Ask { .. } => {
+                let (parts, judged) = (&mut parts, &mut judged);
+                Box::pin(custom::check(
+                    worker, &snapshot, asked, parts, judged, &body, open,
+                ))
+                .await?
+            }
+        };
         let snapshot = self.newest(snapshot, &mut judged)?;
         self.authenticate(&snapshot, &parts, &mut judged, open)?;
         // WHY: a header that a rule makes of claims is judged as the token tells it, never as the caller wrote it.

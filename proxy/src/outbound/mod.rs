@@ -88,7 +88,8 @@ where
     });
     let service = service_fn(move |request| {
         let caller = Rc::clone(&caller);
-        async move { Ok::<_, std::convert::Infallible>(call(caller, request).await) }
+        // WHY: hyper moves the future of a call about and keeps room for it in every idle connection.
+        Box::pin(async move { Ok::<_, std::convert::Infallible>(call(caller, request).await) })
     });
     let Some((stream, version)) = sniff(stream, &registered).await else {
         return;

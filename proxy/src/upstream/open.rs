@@ -48,19 +48,20 @@ impl Pool {
         let generation = worker.identity_generation();
         let result = match self.open_connection(generation, is_fresh) {
             Some(ready) => Ok(ready),
+            // WHY: it is rare and big; calls that find a connection make no room for it.
             None => match &self.target {
                 Target::Application { .. } => {
                     let dial = async || self.dial(worker, generation, is_fresh).await;
-                    self.outage.outlast(dial).await
+                    Box::pin(self.outage.outlast(dial)).await
                 }
                 // WHY: a peer is waited for once all endpoints were tried; an authorizer has a deadline of its own.
                 Target::Peer { .. } | Target::Authorizer { .. } => {
-                    self.dial(worker, generation, is_fresh).await
+                    Box::pin(self.dial(worker, generation, is_fresh)).await
                 }
             },
         };
         let result = match result {
-            Ok(ready) if need == Need::Tunnel => self.for_tunnel(worker, ready).await,
+            Ok(ready) if need == Need::Tunnel => Box::pin(self.for_tunnel(worker, ready)).await,
             other => other,
         };
         match &result {
