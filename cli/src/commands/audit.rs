@@ -420,8 +420,9 @@ mod tests {
     fn a_moment_is_absolute_or_a_span_back_from_now() {
         assert_eq!(moment(None).unwrap(), 0);
         assert_eq!(moment(Some("1970-01-01T00:00:01Z")).unwrap(), 1000);
-        let ago = now().unix_millis() - moment(Some("5m")).unwrap();
-        assert!((300_000..301_000).contains(&ago), "{ago}");
+        let then = moment(Some("5m")).unwrap();
+        let ago = now().unix_millis() - then;
+        assert!((300_000..360_000).contains(&ago), "{ago}");
         assert!(moment(Some("yesterday")).is_err());
     }
 }

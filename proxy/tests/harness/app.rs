@@ -44,7 +44,8 @@ impl App {
         task.0.abort();
         // Its end is what matters, not that it was aborted.
         let _ = (&mut task.0).await;
-        tokio::time::sleep(away).await;
+        // An outage of this length is what the test is about.
+        tokio::time::sleep_until(tokio::time::Instant::now() + away).await;
         let listener = TcpListener::bind(self.address).await.unwrap();
         *self = Self::serve(listener, Arc::clone(&self.calls));
     }

@@ -61,8 +61,9 @@ impl Load {
     pub async fn go_on(&self, more: u64) {
         let goal = self.calls.load(Ordering::Relaxed) + more;
         let reached = timeout(PATIENCE, async {
+            let mut pace = tokio::time::interval(Duration::from_millis(2));
             while self.calls.load(Ordering::Relaxed) < goal {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                pace.tick().await;
             }
         });
         reached.await.expect("the load goes on");

@@ -24,8 +24,9 @@ pub fn own_address() -> IpAddr {
 /// Looks until `look` is true.
 pub async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
     let seen = tokio::time::timeout(PATIENCE, async {
+        let mut pace = tokio::time::interval(PACE);
         while !look().await {
-            tokio::time::sleep(PACE).await;
+            pace.tick().await;
         }
     });
     assert!(seen.await.is_ok(), "waited in vain: {what}");
