@@ -9,7 +9,9 @@ use crate::decision::{PolicyRef, RuleRef};
 use crate::index::{List, PerList};
 use crate::matcher::{Pattern, Reference};
 use crate::object::Workload;
-use crate::schema::{AuthorizationPolicy, Effect, ExtensionProvider, Field, JwtRule, Rule, Window};
+use crate::schema::{
+    AuthorizationPolicy, Effect, ExtensionProvider, Field, JwtRule, Rule, Rules, Window,
+};
 use crate::set::MeshSet;
 
 /// A policy that holds for the workload.
@@ -20,7 +22,7 @@ pub(crate) struct Attached {
     pub(crate) provider: Option<String>,
     pub(crate) is_dry_run: bool,
     pub(crate) window: Window,
-    pub(crate) rules: Arc<[Rule]>,
+    pub(crate) rules: Rules,
     /// One a rule, in their order.
     pub(crate) refs: Vec<Arc<RuleRef>>,
     pub(crate) judges_paths: bool,
@@ -50,7 +52,7 @@ impl Attached {
             provider: object.provider.clone(),
             is_dry_run: object.is_dry_run,
             window: object.window,
-            rules: Arc::clone(&object.rules),
+            rules: object.rules.clone(),
             refs,
             judges_paths: judges_paths(object),
         }
@@ -64,7 +66,7 @@ impl Attached {
             && self.provider == object.provider
             && self.is_dry_run == object.is_dry_run
             && self.window == object.window
-            && (Arc::ptr_eq(&self.rules, &object.rules) || self.rules == object.rules)
+            && self.rules == object.rules
     }
 }
 

@@ -64,8 +64,8 @@ pub use schema::{
     AuthorizationPolicy, CheckProtocol, CheckedBody, Effect, Endpoint, Expectation, ExpectedCheck,
     ExtensionProvider, HeaderPattern, IdentityDefaults, JwtRule, KeyAddress, KeyOrigin, Launch,
     LaunchProtocol, MeshConfig, PeerAuthentication, PeerMode, PolicyTest, RemoteKeys,
-    RequestAuthentication, Rule, ServiceEntry, ServicePort, ServiceProtocol, TestCase, TokenPlace,
-    Window, WorkloadEntry, WorkloadIdentity,
+    RequestAuthentication, Rule, Rules, ServiceEntry, ServicePort, ServiceProtocol, TestCase,
+    TokenPlace, Window, WorkloadEntry, WorkloadIdentity,
 };
 pub use set::MeshSet;
 pub use source::{SourceFile, set_digest};

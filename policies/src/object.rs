@@ -8,7 +8,7 @@ use ravelin_proto::spiffe_id::SpiffeId;
 use serde::Serialize;
 
 /// File and line of an object or a rule.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Location {
     /// Path below the mesh folder.
     pub path: Arc<str>,

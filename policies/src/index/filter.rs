@@ -9,11 +9,8 @@ use crate::schema::{Clause, Field};
 /// Bytes of a path that are compared.
 const TAIL_BYTES: usize = 16;
 
-/// Bytes of a path that stand before those.
-const BEFORE_BYTES: usize = 24;
-
-/// What stands before the bytes that a filter compares.
-pub(super) type Before = [u8; BEFORE_BYTES];
+/// The first bytes of what a path begins with.
+pub(super) type Head = [u8; TAIL_BYTES];
 
 /// For methods without a bit of their own.
 const OTHER_METHOD: u8 = 1 << 7;
@@ -105,28 +102,26 @@ impl Filter {
         self.is_whole = is_whole;
     }
 
-    /// The same for paths that begin with (or are) `start` alone, and what stands before the bytes that are compared;
-    /// `None` for a start that is too long to be kept.
-    pub(super) fn with_start(self, start: &[u8], is_whole: bool) -> Option<(Self, Before)> {
-        let head = start.get(..start.len().saturating_sub(TAIL_BYTES))?;
-        let mut before = [0; BEFORE_BYTES];
-        before.get_mut(..head.len())?.copy_from_slice(head);
+    /// The same for paths that begin with (or are) `start` alone, and its first bytes; `None` for a start that the two do
+    /// not say in full.
+    pub(super) fn with_start(self, start: &[u8], is_whole: bool) -> Option<(Self, Head)> {
+        let head = match start.first_chunk() {
+            _ if start.len() > 2 * TAIL_BYTES => return None,
+            Some(head) => *head,
+            None => [0; TAIL_BYTES],
+        };
         let filter = Self {
             tail: tail_of(start),
             start_bytes: u32::try_from(start.len()).ok()?,
             is_whole,
             ..self
         };
-        Some((filter, before))
+        Some((filter, head))
     }
 
     /// Whether a path that passes begins with these bytes as well: it then begins with (or is) the start.
-    pub(super) fn is_after(&self, before: &Before, request: Request<'_>) -> bool {
-        let bytes = index(self.start_bytes).saturating_sub(TAIL_BYTES);
-        match (before.get(..bytes), request.path.get(..bytes)) {
-            (Some(before), Some(path)) => before == path,
-            (None, _) | (_, None) => false,
-        }
+    pub(super) fn is_after(&self, head: &Head, request: Request<'_>) -> bool {
+        index(self.start_bytes) <= TAIL_BYTES || request.path.first_chunk() == Some(head)
     }
 
     /// False: the entry does not hold.
@@ -212,7 +207,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_filter_with_what_stands_before_says_all_about_a_path(
+        fn a_filter_with_the_first_bytes_says_all_about_a_path(
             start in "[ab]{0,45}",
             end in "[ab]{0,2}",
             cut in 0_usize..3,
@@ -226,8 +221,8 @@ mod tests {
             }
             let request = Request { path: &path, method: 1 };
             let any = Filter::new(std::iter::empty());
-            let Some((filter, before)) = any.with_start(start.as_bytes(), is_whole) else {
-                prop_assert!(start.len() > TAIL_BYTES + BEFORE_BYTES);
+            let Some((filter, head)) = any.with_start(start.as_bytes(), is_whole) else {
+                prop_assert!(start.len() > 2 * TAIL_BYTES);
                 return Ok(());
             };
             let want = if is_whole {
@@ -235,7 +230,7 @@ mod tests {
             } else {
                 path.starts_with(start.as_bytes())
             };
-            let found = filter.passes(request) && filter.is_after(&before, request);
+            let found = filter.passes(request) && filter.is_after(&head, request);
             prop_assert_eq!(found, want);
         }
     }

@@ -1,6 +1,6 @@
 //! What a connection leaves of the rules: a short list of entries with method and path at hand, and groups for the rest.
 
-use super::filter::{Before, Filter, Request};
+use super::filter::{Filter, Head, Request};
 use super::forest::Link;
 use super::near::GROUPS_MAX;
 use super::trie::index;
@@ -33,7 +33,7 @@ pub(crate) enum Left {
 pub(crate) struct LeftEntry {
     filter: Filter,
     /// Where filter and this say all about the path.
-    before: Option<Before>,
+    head: Option<Head>,
     pub(super) rule: u32,
     /// What has to be looked at as well, if anything has.
     entry: Option<u32>,
@@ -43,9 +43,9 @@ impl LeftEntry {
     fn may_hold(&self, request: Request<'_>) -> bool {
         self.filter.passes(request)
             && self
-                .before
+                .head
                 .as_ref()
-                .is_none_or(|before| self.filter.is_after(before, request))
+                .is_none_or(|head| self.filter.is_after(head, request))
     }
 }
 
@@ -112,15 +112,15 @@ impl Index {
         let rest = |paths| (!is_said(paths)).then_some(number);
         let (only, other) = (paths.next(), paths.next());
         let starts = only.filter(|_| other.is_none()).and_then(starts_of);
-        let filters: Option<Vec<(Filter, Before)>> = starts.and_then(|starts| {
+        let filters: Option<Vec<(Filter, Head)>> = starts.and_then(|starts| {
             let starts = starts.into_iter();
             starts
                 .map(|(start, is_whole)| entry.filter.with_start(start.as_bytes(), is_whole))
                 .collect()
         });
-        let left = |filter, before, rest| LeftEntry {
+        let left = |filter, head, rest| LeftEntry {
             filter,
-            before,
+            head,
             rule: entry.rule,
             entry: rest,
         };
@@ -128,7 +128,7 @@ impl Index {
             Some(filters) => entries.extend(
                 filters
                     .into_iter()
-                    .map(|(filter, before)| left(filter, Some(before), rest(1))),
+                    .map(|(filter, head)| left(filter, Some(head), rest(1))),
             ),
             None => entries.push(left(entry.filter, None, rest(0))),
         }

@@ -1,9 +1,8 @@
 //! `AuthorizationPolicy` (security.istio.io): rules of clauses, patterns compiled on load.
 
-use std::sync::Arc;
-
 use ravelin_proto::time::Timestamp;
 
+use super::Rules;
 use crate::matcher::Pattern;
 use crate::object::{Labels, Location, Metadata};
 
@@ -27,7 +26,7 @@ pub struct AuthorizationPolicy {
     /// When its rules match. An ALLOW counts as attached outside of it as well.
     pub window: Window,
     /// Any of them matches (rule 8); empty: never (rule 11).
-    pub rules: Arc<[Rule]>,
+    pub rules: Rules,
 }
 
 /// `spec.action`.
@@ -78,7 +77,7 @@ impl Window {
 }
 
 /// (any of `from`) and (any of `to`) and (all of `when`); a missing part is true (rule 20).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub struct Rule {
     /// Where it stands.
     pub location: Location,
@@ -95,7 +94,7 @@ impl Rule {
 }
 
 /// One list of one field: any pattern matches, or with `is_negative` none does (rule 21).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub(crate) struct Clause {
     pub(crate) field: Field,
     /// As it stands in the file: `notPaths`, `request.headers[x-a]`.

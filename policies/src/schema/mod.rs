@@ -5,6 +5,7 @@ mod authorization;
 mod config;
 mod identity;
 mod policy_test;
+mod rules;
 mod service_entry;
 
 pub use authentication::{
@@ -18,4 +19,5 @@ pub use config::{
 };
 pub use identity::{Launch, LaunchProtocol, WorkloadIdentity};
 pub use policy_test::{Expectation, ExpectedCheck, PolicyTest, TestCase};
+pub use rules::Rules;
 pub use service_entry::{Endpoint, ServiceEntry, ServicePort, ServiceProtocol, WorkloadEntry};
