@@ -14,7 +14,6 @@ pub mod connections;
 pub mod control;
 pub mod decision_log;
 pub mod denylist;
-pub mod detect;
 pub mod ext_authz;
 pub mod forwarded;
 pub mod head;

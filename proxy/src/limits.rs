@@ -30,8 +30,6 @@ pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 pub const SILENCE_IS_PLAIN: Duration = Duration::from_secs(3);
 /// Buffer for the first bytes of a plain-text connection.
 pub const SNIFFED_BYTES: usize = 1024;
-/// First bytes of a connection that tell what is spoken; a ClientHello that is longer has no readable server name.
-pub const DETECTED_BYTES_MAX: usize = 16 * 1024;
 /// Proxies in front of this one that a configuration file may trust.
 pub const TRUSTED_PROXIES_MAX: usize = 16;
 /// From the end of the handshake, or of the last response, to the end of the next request head (HTTP/1.1).

@@ -18,8 +18,10 @@ use tokio_rustls::server::TlsStream;
 use super::handshake_code;
 use crate::begun::Begun;
 use crate::config::Protocol;
-use crate::detect::TLS_HANDSHAKE;
 use crate::limits;
+
+/// First byte of a TLS record that carries a handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// A connection that its port's mode accepts.
 #[derive(Debug)]

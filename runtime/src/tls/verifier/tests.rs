@@ -364,29 +364,25 @@ fn x_09_only_the_very_same_chain_is_remembered_and_only_for_its_own_use() {
     let trusted = bundles(&[("one.test", &[&authority])]);
     let verifier = SpiffeVerifier::new(trusted, Expect::AnyMember, true);
     let now = to_unix_time(NOW).expect("time");
-    let judge = |leaf: &CertificateDer<'_>, chain: &[CertificateDer<'_>], side| {
-        verifier.judge(leaf, chain, now, side).is_ok()
-    };
-    assert!(judge(&known, &[], Side::Client));
+    let judge = |leaf: &CertificateDer<'_>, side| verifier.judge(leaf, &[], now, side).is_ok();
+    assert!(judge(&known, Side::Client));
     let mut changed = known.to_vec();
     let last = changed.last_mut().expect("bytes");
     *last ^= 1;
     let rows = [
-        ("the same", &known, &[] as &[_], Side::Client, true),
-        ("another authority's", &forged, &[], Side::Client, false),
+        ("the same", &known, true),
+        ("another authority's", &forged, false),
         (
             "one bit of the signature",
             &CertificateDer::from(changed),
-            &[],
-            Side::Client,
             false,
         ),
     ];
-    for (name, leaf, chain, side, want) in rows {
-        assert_eq!(judge(leaf, chain, side), want, "{name}");
+    for (name, leaf, want) in rows {
+        assert_eq!(judge(leaf, Side::Client), want, "{name}");
     }
     assert_eq!(verifier.verified.len(), 1);
-    assert!(judge(&known, &[], Side::Server));
+    assert!(judge(&known, Side::Server));
     assert_eq!(verifier.verified.len(), 2, "a server's is found anew");
 }
 
